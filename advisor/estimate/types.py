@@ -1,0 +1,96 @@
+"""What an estimate returns. All sizes are GiB (2^30 bytes) per GPU unless the name says otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+TERMS = (
+    "weights",
+    "gradients",
+    "optimizer",
+    "activations",
+    "logits",
+    "reference",
+    "rollout",
+    "buffers",
+)
+"""The terms alive at the worst moment; their sum is `allocated`."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    moment: str
+    """The moment of the step at which memory peaks: forward, loss, backward, optimizer, rollout, ..."""
+    terms: dict[str, float]
+    """TERMS -> GiB at that moment."""
+    overhead: float
+    """CUDA context, NCCL, fragmentation: GiB outside PyTorch's max_memory_allocated."""
+    low: float
+    high: float
+    capacity_gib: float
+    host_gib: float
+    """Host memory per node: offloaded states and the loading of weights."""
+    host_capacity_gib: float
+    nvme_gib: float
+    stages: tuple[dict[str, float], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def allocated(self) -> float:
+        return sum(self.terms.values())
+
+    @property
+    def total(self) -> float:
+        return self.allocated + self.overhead
+
+    @property
+    def fits(self) -> str:
+        """`fits`: the high end is within capacity; `tight`: only the likely figure is; `no`: neither."""
+        if self.host_gib > self.host_capacity_gib or self.total > self.capacity_gib:
+            return "no"
+        return "fits" if self.high <= self.capacity_gib else "tight"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The contract's `memory` object; GiB rounded to 0.01 so that output is stable to read."""
+        per_gpu = {name: round(self.terms.get(name, 0.0), 2) for name in TERMS}
+        per_gpu |= {
+            "overhead": round(self.overhead, 2),
+            "allocated": round(self.allocated, 2),
+            "total": round(self.total, 2),
+            "low": round(self.low, 2),
+            "high": round(self.high, 2),
+        }
+        result: dict[str, Any] = {
+            "per_gpu_gib": per_gpu,
+            "moment": self.moment,
+            "host_gib": round(self.host_gib, 1),
+            "nvme_gib": round(self.nvme_gib, 1),
+            "capacity_gib": round(self.capacity_gib, 2),
+            "fits": self.fits,
+        }
+        if self.stages:
+            result["stages"] = [{k: round(v, 2) for k, v in stage.items()} for stage in self.stages]
+        if self.notes:
+            result["notes"] = list(self.notes)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterCounts:
+    total: int
+    active: int
+    trainable: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeEstimate:
+    tokens_per_second: float | None
+    """Over the whole cluster."""
+    hours: float | None
+    gpu_hours: float | None
+    cost: float | None
+    low: float | None
+    high: float | None
+    reason: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,92 @@
+"""What a framework module is. Each member is specified by the comment above it.
+
+A module satisfies the protocol by having these names; what it does not need it takes from here by
+assignment. It knows no other framework, no command line and no rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from advisor.frameworks.table import Job, Rendered, Table
+from advisor.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """One file of the starter repo that the framework's own templates or tables yield."""
+
+    path: str
+    role: str
+    """config, script, accelerate, deepspeed, fsdp, dataset_info, reward, data, launch, smoke, requirements ..."""
+    text: str
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DataNeed:
+    """Which row formats the framework reads itself for one kind of method, best first.
+
+    A user's file in one of `reads` is copied as it is; any other is converted to `reads[0]`.
+    """
+
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Smoke:
+    """What `smoke.sh` does for one plan."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    """`smoke/<name>` -> path under templates/ of a plain file copied there."""
+    partial: str = ""
+    """Non-empty: what the CPU run leaves out (prints PARTIAL, exits 6)."""
+    rl: bool = False
+
+
+class Framework(Protocol):
+    # Name in the contract, on the command line and in rules/frameworks/<NAME>.yaml.
+    NAME: str
+    # Plan field <-> configuration key.
+    TABLE: Table
+    # The framework's standalone judge in advisor/judges.
+    JUDGE: str
+
+    # Formats that the framework reads itself for a plan, best first.
+    data_need: Callable[[Plan], DataNeed]
+    # Configuration files, scripts and data declarations: everything that differs from the other five.
+    files: Callable[[Plan, Job, Rendered], Sequence[Emitted]]
+    # The framework's own argv of the main run, never the wrapper.
+    command: Callable[[Plan, Job], Sequence[str]]
+    # The lines of requirements.txt (a GPU machine), framework first.
+    requirements: Callable[[Plan, Job], Sequence[str]]
+    # What smoke.sh needs.
+    smoke: Callable[[Plan, Job], Smoke]
+    # Context for templates/<NAME>/run.sh.jinja and smoke.sh.jinja beyond plan, job and documents.
+    context: Callable[[Plan, Job, Rendered], Mapping[str, Any]]
+
+
+KINDS = {
+    "cpt": "text",
+    "sft": "conversation",
+    "gkd": "conversation",
+    "dpo": "preference",
+    "ipo": "preference",
+    "orpo": "preference",
+    "simpo": "preference",
+    "cpo": "preference",
+    "rm": "preference",
+    "kto": "label",
+}
+"""Method -> kind of data; every online RL method reads prompts."""
+
+
+def data_kind(method: str) -> str:
+    """text, conversation, preference, label or prompts."""
+    return KINDS.get(method, "prompts")
+
+
+def no_context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
+    return {}

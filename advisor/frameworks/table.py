@@ -1,0 +1,387 @@
+"""A framework is a table first: plan field <-> configuration key, declared once, with a computed inverse.
+
+`render` reads the rows and yields documents (a document is one ordered mapping that ends up in one
+file, or on the command line); `parse` is the same table read backwards. Row kinds:
+
+    Key      one plan field <-> one key, through an invertible codec
+    Choice   one or more plan fields <-> a set of keys, case by case
+    Derived  a key computed from the plan or the job; written, recognised, not read back
+    Const    a key with one value that is always written (or written when `when` holds)
+
+A plan field that no row holds is decided by the framework's own habits (`rules/frameworks/*.yaml`);
+a plan that wants something else is refused with the reason found there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from advisor.errors import CannotExpress
+from advisor.facts.types import ModelFacts
+from advisor.plan import Plan
+
+ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "ABSENT"})()
+"""In a Choice case: the key must not be there. From a Derived: the key is not written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the plan is applied to: names and wiring that a plan does not hold. Paths are relative to the repo."""
+
+    model: ModelFacts
+    model_path: str
+    """What the configuration names as the model: a hub id or a path."""
+    data_path: str
+    """The training rows: a path in the repo, or a hub id."""
+    data_local: bool
+    data_format: str
+    """Format of the rows at `data_path` (after conversion, when one was needed)."""
+    data_extra: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    output_dir: str = "output"
+    run_name: str = "run"
+    tracker: str = "none"
+    hub: str = "hf"
+    reward: str | None = None
+    """`rewards.py:function` inside the repo, online RL with a rule-based reward."""
+    reward_model: str | None = None
+    teacher: str | None = None
+    adapter: str | None = None
+    version: str = ""
+    """Release of the framework that the configuration is written for."""
+    cpus_per_node: int = 32
+
+
+def always(plan: Plan) -> bool:
+    return True
+
+
+When = Callable[[Plan], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A value on both sides. `back(to(v)) == v` for every v in `domain` (checked when the table is built)."""
+
+    to: Callable[[Any], Any]
+    back: Callable[[Any], Any]
+    domain: tuple[Any, ...] = ()
+
+
+SAME = Codec(lambda v: v, lambda v: v)
+NOT = Codec(lambda v: not v, lambda v: not v, (True, False))
+LIST = Codec(list, tuple, (("q_proj", "v_proj"), ()))
+FLOAT = Codec(float, float, (0.0, 1e-5, 3.0))
+
+
+def mapped(table: Mapping[Any, Any]) -> Codec:
+    """A codec from a table; refuses one that is not invertible."""
+    inverse = {value: key for key, value in table.items()}
+    if len(inverse) != len(table):
+        raise ValueError(f"not invertible: {dict(table)}")
+    return Codec(table.__getitem__, inverse.__getitem__, tuple(table))
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    field: str
+    key: str
+    why: str
+    document: str = "train"
+    codec: Codec = SAME
+    when: When = always
+    """Where the key has meaning; elsewhere it is not written and the field keeps `absent`."""
+    absent: Any = ABSENT
+    """Field value that a missing key stands for; ABSENT: the plan's own default."""
+    group: str = ""
+    since: str = ""
+    until: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    values: tuple[Any, ...]
+    """Plan values, one for each field of the row."""
+    keys: Mapping[str, Any]
+    """`document:key` or `key` -> value, or ABSENT."""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    fields: tuple[str, ...]
+    cases: tuple[Case, ...]
+    why: str = ""
+    document: str = "train"
+    group: str = ""
+    when: When = always
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    key: str
+    compute: Callable[[Plan, Job], Any]
+    why: str
+    document: str = "train"
+    group: str = ""
+    since: str = ""
+    until: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Const:
+    key: str
+    value: Any
+    why: str
+    document: str = "train"
+    group: str = ""
+    when: When = always
+    since: str = ""
+    until: str = ""
+
+
+Row = Key | Choice | Derived | Const
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    key: str
+    value: Any
+    why: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One ordered mapping with the reason of each line. Nested keys are dotted in `lines`."""
+
+    name: str
+    lines: tuple[Line, ...]
+
+    def mapping(self) -> dict[str, Any]:
+        """The nested mapping that the framework reads: `a.b` becomes {a: {b: ...}}."""
+        result: dict[str, Any] = {}
+        for line in self.lines:
+            _set(result, line.key, line.value)
+        return result
+
+    def flat(self) -> dict[str, Any]:
+        return {line.key: line.value for line in self.lines}
+
+    def groups(self) -> list[tuple[str, list[Line]]]:
+        """Lines by group, in order of first appearance; nested keys folded into one block each."""
+        grouped: dict[str, list[Line]] = {}
+        for line in self.lines:
+            grouped.setdefault(line.group, []).append(line)
+        return [(title, _fold(lines)) for title, lines in grouped.items()]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.flat().get(key, default)
+
+
+def _set(target: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+    target[last] = value
+
+
+def _fold(lines: list[Line]) -> list[Line]:
+    folded: dict[str, Line] = {}
+    for line in lines:
+        root, _, rest = line.key.partition(".")
+        if not rest:
+            folded[root] = line
+            continue
+        block: dict[str, Any] = dict(folded[root].value) if root in folded else {}
+        _set(block, rest, line.value)
+        why = folded[root].why if root in folded else line.why
+        folded[root] = Line(root, block, why, line.group)
+    return list(folded.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    documents: Mapping[str, Document]
+
+    def __getitem__(self, name: str) -> Document:
+        return self.documents.get(name, Document(name, ()))
+
+    def flat(self) -> dict[str, dict[str, Any]]:
+        return {name: document.flat() for name, document in self.documents.items()}
+
+
+Habits = Callable[[Plan], Mapping[str, Any]]
+"""Plan -> the values this framework gives to fields unless told otherwise (from its rules file)."""
+
+
+class Table:
+    """The rows of one framework, checked for invertibility when built.
+
+    Raises ValueError when a codec is not invertible on its domain, when two cases of a Choice cannot be
+    told apart, or when a plan field stands in two rows.
+    """
+
+    def __init__(self, name: str, rows: Iterable[Row]) -> None:
+        self.name = name
+        self.rows = tuple(rows)
+        self.held = frozenset(_held_fields(self.rows))
+        for row in self.rows:
+            _check(row)
+
+    def render(self, plan: Plan, job: Job, habits: Habits) -> Rendered:
+        """Every document of the plan. Raises CannotExpress with all fields that have no key."""
+        self._refuse_inexpressible(plan, habits)
+        lines: dict[str, list[Line]] = {}
+        for row in self.rows:
+            for document, line in _lines_of(row, plan, job):
+                lines.setdefault(document, []).append(line)
+        return Rendered({name: Document(name, tuple(found)) for name, found in lines.items()})
+
+    def parse(
+        self, documents: Mapping[str, Mapping[str, Any]], habits: Habits
+    ) -> tuple[Plan, dict[str, dict[str, Any]]]:
+        """The plan that these flat documents express, and what no row knows (document -> key -> value)."""
+        values: dict[str, Any] = {}
+        known: set[tuple[str, str]] = set()
+        for row in self.rows:
+            values |= _read(row, documents, known)
+        plan = Plan(**values)
+        implied = {k: v for k, v in habits(plan).items() if k not in self.held}
+        leftovers = {
+            name: rest
+            for name, content in documents.items()
+            if (rest := {k: v for k, v in content.items() if (name, k) not in known})
+        }
+        return replace(plan, **implied), leftovers
+
+    def _refuse_inexpressible(self, plan: Plan, habits: Habits) -> None:
+        implied = habits(plan)
+        default = Plan()
+        reasons: list[tuple[str, str]] = []
+        for spec in fields(Plan):
+            if spec.name in self.held:
+                continue
+            wanted, has = getattr(plan, spec.name), implied.get(spec.name, getattr(default, spec.name))
+            if wanted != has:
+                reasons.append((spec.name, f"no key for {wanted!r}; it is always {has!r} here"))
+        for row in self.rows:
+            reasons += _uncovered(row, plan)
+        if reasons:
+            raise CannotExpress(self.name, reasons)
+
+
+def _held_fields(rows: Iterable[Row]) -> list[str]:
+    held: list[str] = []
+    for row in rows:
+        if isinstance(row, Key):
+            held.append(row.field)
+        elif isinstance(row, Choice):
+            held += row.fields
+    return held
+
+
+def _check(row: Row) -> None:
+    if isinstance(row, Key):
+        for value in row.codec.domain:
+            if row.codec.back(row.codec.to(value)) != value:
+                raise ValueError(f"{row.key}: codec does not return {value!r}")
+    elif isinstance(row, Choice):
+        for number, case in enumerate(row.cases):
+            for other in row.cases[:number]:
+                if dict(case.keys) == dict(other.keys):
+                    raise ValueError(f"{row.fields}: {case.values} and {other.values} write the same keys")
+
+
+def _split(name: str, document: str) -> tuple[str, str]:
+    before, colon, after = name.partition(":")
+    return (before, after) if colon else (document, name)
+
+
+def _lines_of(row: Row, plan: Plan, job: Job) -> list[tuple[str, Line]]:
+    if isinstance(row, Choice):
+        return _choice_lines(row, plan)
+    if not in_release(row.since, row.until, job.version):
+        return []
+    if isinstance(row, Derived):
+        value = row.compute(plan, job)
+    elif not row.when(plan):
+        value = ABSENT
+    elif isinstance(row, Const):
+        value = row.value
+    else:
+        held = getattr(plan, row.field)
+        value = ABSENT if row.absent is not ABSENT and held == row.absent else row.codec.to(held)
+    return [] if value is ABSENT else [(row.document, Line(row.key, value, row.why, row.group))]
+
+
+def _choice_lines(row: Choice, plan: Plan) -> list[tuple[str, Line]]:
+    if not row.when(plan):
+        return []
+    wanted = tuple(getattr(plan, name) for name in row.fields)
+    found: list[tuple[str, Line]] = []
+    for case in row.cases:
+        if case.values == wanted:
+            for name, value in case.keys.items():
+                document, key = _split(name, row.document)
+                if value is not ABSENT:
+                    found.append((document, Line(key, value, case.why or row.why, row.group)))
+            break
+    return found
+
+
+def _uncovered(row: Row, plan: Plan) -> list[tuple[str, str]]:
+    """Values of a Choice that none of its cases writes."""
+    if not isinstance(row, Choice) or not row.when(plan):
+        return []
+    wanted = tuple(getattr(plan, name) for name in row.fields)
+    if any(case.values == wanted for case in row.cases):
+        return []
+    return [(name, f"no key for {value!r} here") for name, value in zip(row.fields, wanted, strict=True)]
+
+
+def _read(
+    row: Row, documents: Mapping[str, Mapping[str, Any]], known: set[tuple[str, str]]
+) -> dict[str, Any]:
+    if isinstance(row, Choice):
+        return _read_choice(row, documents, known)
+    known.add((row.document, row.key))
+    if not isinstance(row, Key):
+        return {}
+    content = documents.get(row.document, {})
+    if row.key in content:
+        return {row.field: row.codec.back(content[row.key])}
+    return {} if row.absent is ABSENT else {row.field: row.absent}
+
+
+def _read_choice(
+    row: Choice, documents: Mapping[str, Mapping[str, Any]], known: set[tuple[str, str]]
+) -> dict[str, Any]:
+    best: tuple[int, Case] | None = None
+    for case in row.cases:
+        matched = 0
+        for name, value in case.keys.items():
+            document, key = _split(name, row.document)
+            known.add((document, key))
+            there = documents.get(document, {}).get(key, ABSENT)
+            if there is not value and there != value:
+                break
+            matched += value is not ABSENT
+        else:
+            if best is None or matched > best[0]:
+                best = (matched, case)
+    return dict(zip(row.fields, best[1].values, strict=True)) if best else {}
+
+
+def in_release(since: str, until: str, version: str) -> bool:
+    """Whether `since <= version < until`; an empty bound or version is open."""
+    if not version:
+        return True
+    here = _release(version)
+    return (not since or _release(since) <= here) and (not until or here < _release(until))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -1,0 +1,181 @@
+"""The neutral training plan: the one language that estimator, rules and frameworks all speak.
+
+A field is here because the estimator or a rule reads it, or because two frameworks express it. It
+means one thing in the field's own terms; the string below it says which, with unit and default, and
+is what `advisor explain FIELD` prints. This module knows no framework.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+OFFLINE_PREFERENCE = ("dpo", "ipo", "kto", "orpo", "simpo", "cpo")
+"""Methods that learn from fixed pairs or labels."""
+
+ONLINE_RL = ("ppo", "grpo", "dapo", "gspo", "dr-grpo", "rloo", "reinforce++")
+"""Methods that generate while they train."""
+
+METHODS = ("cpt", "sft", *OFFLINE_PREFERENCE, "rm", *ONLINE_RL, "gkd")
+TUNINGS = ("full", "freeze", "lora", "dora", "qlora")
+ADAPTER_TUNINGS = ("lora", "dora", "qlora")
+QUANTIZATIONS = ("none", "8bit", "4bit")
+PRECISIONS = ("bf16", "bf16-pure", "fp16", "fp32", "fp8")
+OFFLOADS = ("none", "optimizer", "all", "nvme")
+BACKENDS = ("hf", "megatron")
+RECOMPUTES = ("none", "selective", "full")
+ATTENTIONS = ("flash", "sdpa", "eager")
+LOSSES = ("stock", "chunked", "fused")
+ROLLOUT_ENGINES = ("none", "hf", "vllm")
+LORA_TARGET_WORDS = ("all-linear", "attention", "experts")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One complete way to train: every choice a framework's configuration has to express."""
+
+    method: str = "sft"
+    """What is learned, one of METHODS: `cpt` raw text, `sft` answers, `dpo` ... `cpo` preferences, `rm` a
+    reward model, `ppo` ... `reinforce++` online RL, `gkd` distillation from a teacher."""
+    tuning: str = "lora"
+    """Which weights train, one of TUNINGS. `qlora` is LoRA over a base quantized as `quantization` says."""
+    quantization: str = "none"
+    """How the frozen base is stored: `none` (16 bit), `8bit` or `4bit` (bitsandbytes). Default none."""
+    precision: str = "bf16"
+    """`bf16`: autocast mixed precision as trainers do; `bf16-pure`: everything in bf16; `fp16`, `fp32`, `fp8`."""
+    param_dtype: str = "bf16"
+    """What trainable weights are held in, `bf16` or `fp32`."""
+    master_weights: bool = False
+    """Whether an fp32 copy of bf16 trainable weights is kept by the optimizer."""
+
+    lora_rank: int = 16
+    """Rank of the adapters; 0 when `tuning` trains no adapter."""
+    lora_alpha: int = 32
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
+    lora_dropout: float = 0.0
+    """Dropout on the adapters' input. Must be 0 where adapters sit on fused expert weights."""
+    lora_targets: tuple[str, ...] = ("all-linear",)
+    """Modules that get adapters: one of LORA_TARGET_WORDS or module names. `all-linear`: every linear of
+    attention and dense/shared MLP, never the output head, never routed experts, never the router;
+    `attention`: attention projections only; `experts`: attention projections and the routed experts."""
+    freeze_trainable_layers: int = 2
+    """Last layers that train under `tuning: freeze`."""
+
+    seq_len: int = 2048
+    """Tokens per sample after which it is cut (unit: tokens). For online RL prompt_len + response_len."""
+    packing: bool = False
+    """Whether short samples are concatenated up to `seq_len`."""
+    micro_batch_size: int = 1
+    """Sequences per data-parallel rank and forward pass."""
+    gradient_accumulation_steps: int = 1
+    """Forward/backward passes per optimizer step."""
+    epochs: float = 1.0
+    """Passes over the data."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    lr_scheduler: str = "cosine"
+    """`cosine`, `linear` or `constant`."""
+    warmup_ratio: float = 0.03
+    """Share of all steps over which the learning rate rises from 0."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    optimizer: str = "adamw"
+    """`adamw` (fused), `adamw_foreach`, `adamw_8bit`, `paged_adamw_8bit`, `adafactor`, `muon`."""
+    seed: int = 42
+    """Seed of shuffling and initialisation."""
+    save_steps: int = 200
+    """Optimizer steps between checkpoints."""
+    logging_steps: int = 1
+    """Optimizer steps between log lines."""
+
+    nodes: int = 1
+    """Machines."""
+    gpus_per_node: int = 1
+    """GPUs used on each machine."""
+    backend: str = "hf"
+    """`hf`: transformers modules under DDP/ZeRO/FSDP; `megatron`: Megatron-LM (distributed optimizer, fp32 gradients)."""
+    zero_stage: int = 0
+    """What data-parallel ranks shard: 0 nothing, 1 optimizer states, 2 + gradients, 3 + weights."""
+    fsdp: bool = False
+    """Sharding by PyTorch FSDP2 instead of DeepSpeed; implies zero_stage 3."""
+    offload: str = "none"
+    """What moves to host memory: `none`, `optimizer` (states and step), `all` (weights too), `nvme` (states and weights to disk)."""
+    tensor_parallel: int = 1
+    """Ranks that slice every matrix."""
+    sequence_parallel: bool = False
+    """Whether tensor-parallel ranks also split norms and dropout along the sequence (Megatron SP)."""
+    pipeline_parallel: int = 1
+    """Stages the layers are split into."""
+    pipeline_first_layers: int = 0
+    """Layers of the first stage; 0: even split."""
+    pipeline_last_layers: int = 0
+    """Layers of the last stage; 0: even split."""
+    expert_parallel: int = 1
+    """Ranks over which an MoE's routed experts are spread."""
+    expert_tensor_parallel: int = 1
+    """Ranks that slice each expert."""
+    context_parallel: int = 1
+    """Ranks that split the sequence (ring attention or Ulysses)."""
+    gradient_checkpointing: bool = True
+    """Whether layer activations are recomputed in backward instead of kept."""
+    recompute: str = "none"
+    """Megatron's own checkpointing: `none`, `selective` (attention core), `full`."""
+
+    attention: str = "sdpa"
+    """Attention kernel: `flash` (FlashAttention-2), `sdpa` (PyTorch), `eager` (S^2 memory)."""
+    liger: bool = False
+    """Whether Liger's fused Triton kernels replace norms, RoPE and MLP."""
+    loss: str = "stock"
+    """Cross-entropy path: `stock` fp32 logits, `chunked` over tokens, `fused` with the output head."""
+
+    beta: float = 0.1
+    """Strength of the KL or preference term (dpo, ipo, kto, orpo, simpo, cpo: their beta; online RL: KL coefficient)."""
+    prompt_len: int = 0
+    """Online RL and distillation: longest prompt kept, tokens."""
+    response_len: int = 0
+    """Online RL and distillation: longest generated response, tokens."""
+    generations: int = 0
+    """Online RL: responses sampled per prompt (group size)."""
+    rollout_engine: str = "none"
+    """Who generates: `none` (no generation), `hf` (the trainer's own model), `vllm`."""
+    rollout_tensor_parallel: int = 1
+    """Tensor parallel degree of the rollout engine."""
+    rollout_memory_fraction: float = 0.0
+    """Share of a GPU's memory the rollout engine may take."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of GPUs."""
+        return self.nodes * self.gpus_per_node
+
+    @property
+    def data_parallel(self) -> int:
+        """Replicas that see different data: world / (TP x PP x CP)."""
+        return self.world_size // (
+            self.tensor_parallel * self.pipeline_parallel * self.context_parallel
+        )
+
+    @property
+    def global_batch_size(self) -> int:
+        """Sequences per optimizer step (online RL: responses, not prompts)."""
+        return self.micro_batch_size * self.gradient_accumulation_steps * self.data_parallel
+
+    @property
+    def uses_adapter(self) -> bool:
+        return self.tuning in ADAPTER_TUNINGS
+
+    @property
+    def online(self) -> bool:
+        return self.method in ONLINE_RL
+
+    def as_dict(self) -> dict[str, Any]:
+        """Fields plus the derived sizes, for JSON output and for rules."""
+        return {
+            **asdict(self),
+            "lora_targets": list(self.lora_targets),
+            "world_size": self.world_size,
+            "data_parallel": self.data_parallel,
+            "global_batch_size": self.global_batch_size,
+        }
