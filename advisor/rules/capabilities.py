@@ -1,0 +1,221 @@
+"""What each framework can do: its rules file, asked about a plan. Every answer carries its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from advisor.errors import InputError
+from advisor.plan import Plan
+from advisor.rules.expressions import APPLIES, UNDECIDED, Scope, Verdict, decide
+from advisor.rules.names import describe_plan
+from advisor.rules.store import load_documents, rules_root
+from advisor.rules.types import (
+    Capability,
+    Evidence,
+    FrameworkRules,
+    Habit,
+    Limit,
+    Match,
+    Only,
+    Reason,
+    Release,
+    Trap,
+)
+
+CELL = ("method", "tuning", "quantization", "backend")
+"""The plan fields that name what is done at all; the rest says how."""
+
+REFUSE, UNCHECKED = "refuse", "unchecked"
+
+Facts = Mapping[str, Mapping[str, Any]]
+"""Root (`model`, `cluster`) -> name -> value, as names.describe_model and describe_cluster give them."""
+
+
+@lru_cache(maxsize=8)
+def documents(root: Path) -> Mapping[str, Any]:
+    return load_documents(root)
+
+
+def framework_names(root: Path | None = None) -> tuple[str, ...]:
+    """The frameworks that have rules."""
+    return tuple(documents(root or rules_root())["frameworks"])
+
+
+@lru_cache(maxsize=64)
+def load_framework(name: str, root: Path | None = None) -> FrameworkRules:
+    """The checked rules of one framework."""
+    known = documents(root or rules_root())["frameworks"]
+    if name not in known:
+        raise InputError("framework", f"no rules for {name!r}; there are rules for {', '.join(known)}")
+    return build_framework(known[name])
+
+
+def build_framework(document: Mapping[str, Any]) -> FrameworkRules:
+    """From a checked document."""
+    named = {key: document[key] for key in ("framework", "title", "distribution", "role", "docs")}
+    return FrameworkRules(
+        **named,
+        releases=tuple(
+            Release(row["version"], row["python"], _evidence(row)) for row in document["releases"]
+        ),
+        capabilities=tuple(Capability(**_row(row)) for row in document["capabilities"]),
+        only=tuple(Only(**_row(row)) for row in document["only"]),
+        limits=tuple(Limit(**_row(row)) for row in document["limits"]),
+        habits=tuple(Habit(**_row(row)) for row in document["habits"]),
+        traps=tuple(Trap(**_row(row)) for row in document["traps"]),
+    )
+
+
+def _evidence(row: Mapping[str, Any]) -> tuple[Evidence, ...]:
+    return tuple(Evidence(e["kind"], e["ref"], e["checked"]) for e in row["evidence"])
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    built: dict[str, Any] = {**row, "evidence": _evidence(row)}
+    if "match" in row:
+        built["match"] = {field: tuple(values) for field, values in row["match"].items()}
+    if "values" in row:
+        built["values"] = tuple(row["values"])
+    return built
+
+
+def fits(match: Match, plan: Plan) -> bool:
+    """Whether the plan has one of the allowed values in every field."""
+    return all(_allowed(getattr(plan, field), values) for field, values in match.items())
+
+
+def _allowed(value: Any, values: tuple[Any, ...]) -> bool:
+    return all(item in values for item in value) if isinstance(value, tuple) else value in values
+
+
+def _reason(row: Capability | Only | Limit, effect: str, because: str = "") -> Reason:
+    return Reason(row.id, effect, because or row.because, row.evidence[0].ref)
+
+
+class _Cells:
+    """Remembers which cells a framework's capability rows refuse: there are few cells and many plans."""
+
+    def __init__(self, rules: FrameworkRules) -> None:
+        self.rules = rules
+        matched = {field for row in rules.capabilities for field in row.match}
+        self.key = attrgetter(*CELL, *sorted(matched - set(CELL)))
+        self.known: dict[Any, tuple[Reason, ...]] = {}
+
+    def refusals(self, plan: Plan) -> tuple[Reason, ...]:
+        key = self.key(plan)
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = _capability_refusals(self.rules, plan)
+        return found
+
+
+@lru_cache(maxsize=64)
+def _cells(rules: FrameworkRules) -> _Cells:
+    return _Cells(rules)
+
+
+def _capability_refusals(rules: FrameworkRules, plan: Plan) -> tuple[Reason, ...]:
+    matching = [row for row in rules.capabilities if fits(row.match, plan)]
+    refusing = tuple(_reason(row, REFUSE) for row in matching if not row.value)
+    return refusing if refusing or matching else (_unlisted(rules, plan),)
+
+
+def _unlisted(rules: FrameworkRules, plan: Plan) -> Reason:
+    base = "" if plan.quantization == "none" else f" over a {plan.quantization} base"
+    because = (
+        f"nothing in {rules.title} {rules.version} is known to do {plan.method} with {plan.tuning} tuning"
+        f"{base} on the {plan.backend} backend"
+    )
+    return Reason(f"{rules.framework}.unlisted", REFUSE, because, rules.releases[0].evidence[0].ref)
+
+
+def cheap_refusals(rules: FrameworkRules, plan: Plan) -> tuple[Reason, ...]:
+    """Why the framework cannot do this plan, as far as tables tell: capabilities and restricted fields."""
+    refused = _cells(rules).refusals(plan)
+    violated = tuple(
+        _reason(row, REFUSE)
+        for row in rules.only
+        if not _allowed(getattr(plan, row.field), row.values) and fits(row.match, plan)
+    )
+    return refused + violated if violated else refused
+
+
+def limit_verdicts(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[tuple[Limit, Verdict]]:
+    """Every limit of the framework with what it says of this plan, for the trace."""
+    if not rules.limits:
+        return []
+    framework = {"name": rules.framework, "version": rules.version}
+    known = {root: facts[root] for root in ("model", "cluster") if root in facts}
+    scope = Scope(plan=describe_plan(plan), framework=framework, **known)
+    return [(row, decide(row.when, scope)) for row in rules.limits]
+
+
+def limit_refusals(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[Reason]:
+    """Why the framework refuses this combination."""
+    verdicts = limit_verdicts(rules, plan, facts)
+    return [_reason(row, REFUSE) for row, verdict in verdicts if verdict.outcome == APPLIES]
+
+
+def unchecked_limits(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[Reason]:
+    """Limits that could not be decided, each with what is not known: worth a warning."""
+    return [
+        _reason(row, UNCHECKED, f"not checked, {verdict.why}: {row.because}")
+        for row, verdict in limit_verdicts(rules, plan, facts)
+        if verdict.outcome == UNDECIDED
+    ]
+
+
+def refusals(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[Reason]:
+    """All reasons why the framework cannot do this plan; none: it can."""
+    return [*cheap_refusals(rules, plan), *limit_refusals(rules, plan, facts)]
+
+
+def allowed_values(rules: FrameworkRules, field: str, context: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """The values a field is restricted to where `context` (plan field -> value) holds; None: unrestricted.
+
+    A restriction whose match asks about a field that `context` leaves open does not narrow the search: it may
+    not hold. `cheap_refusals` judges the finished plan.
+    """
+    allowed: tuple[Any, ...] | None = None
+    for row in rules.only:
+        if row.field != field or not _certain(row.match, context):
+            continue
+        allowed = row.values if allowed is None else tuple(v for v in allowed if v in row.values)
+    return allowed
+
+
+def _certain(match: Match, context: Mapping[str, Any]) -> bool:
+    return all(
+        field in context and _allowed(_hashable(context[field]), values) for field, values in match.items()
+    )
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def habits(rules: FrameworkRules, plan: Plan) -> tuple[Habit, ...]:
+    """The framework's habits with such a plan."""
+    return tuple(row for row in rules.habits if fits(row.match, plan))
+
+
+def habit_values(rules: FrameworkRules, plan: Plan) -> dict[str, Any]:
+    """Plan fields that the framework sets by habit for this plan; of two habits the later row has its way."""
+    values: dict[str, Any] = {}
+    for row in habits(rules, plan):
+        values |= {field: _hashable(value) for field, value in row.set.items()}
+    return values
+
+
+def cell_evidence(rules: FrameworkRules, plan: Plan) -> tuple[Capability, ...]:
+    """The rows that say the framework can do such a plan."""
+    return tuple(row for row in rules.capabilities if row.value and fits(row.match, plan))
+
+
+def traps(rules: FrameworkRules, plan: Plan) -> tuple[Trap, ...]:
+    """Warnings for whoever runs this plan."""
+    return tuple(row for row in rules.traps if fits(row.match, plan))

@@ -1,0 +1,146 @@
+"""What the rules files hold, as plain frozen data, and what asking them returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Match = Mapping[str, tuple[Any, ...]]
+"""Plan field -> values it may have; empty: every plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something was refused, preferred, set or warned of: the contract's object."""
+
+    rule: str
+    effect: str
+    because: str
+    source: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"rule": self.rule, "effect": self.effect, "because": self.because, "source": self.source}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    kind: str
+    ref: str
+    checked: str
+    """ISO date on which somebody looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    version: str
+    python: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """A set of plans that the framework can (`value`) or cannot do."""
+
+    id: str
+    title: str
+    match: Match
+    value: bool
+    because: str
+    partial: bool
+    note: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """A plan field that is restricted to `values` where `match` fits."""
+
+    id: str
+    title: str
+    field: str
+    values: tuple[Any, ...]
+    match: Match
+    because: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A combination that the framework refuses: `when` holds."""
+
+    id: str
+    title: str
+    when: str
+    because: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """What the framework does with plan fields unless told otherwise, where `match` fits."""
+
+    id: str
+    title: str
+    match: Match
+    set: Mapping[str, Any]
+    because: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """A warning for whoever runs such a plan."""
+
+    id: str
+    title: str
+    match: Match
+    text: str
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameworkRules:
+    """One framework's file. Compared by identity, so that answers about it can be remembered."""
+
+    framework: str
+    title: str
+    distribution: str
+    role: str
+    docs: str
+    releases: tuple[Release, ...]
+    capabilities: tuple[Capability, ...]
+    only: tuple[Only, ...]
+    limits: tuple[Limit, ...]
+    habits: tuple[Habit, ...]
+    traps: tuple[Trap, ...]
+
+    @property
+    def version(self) -> str:
+        """The release that starters are written for."""
+        return self.releases[0].version
+
+    @property
+    def rows(self) -> tuple[Capability | Only | Limit | Habit | Trap, ...]:
+        return (*self.capabilities, *self.only, *self.limits, *self.habits, *self.traps)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the selection policy."""
+
+    id: str
+    title: str
+    when: str
+    effect: str
+    """`require` rejects where `when` fails, `forbid` where it holds; `prefer` and `avoid` move the score by
+    `weight`; `warn` only speaks."""
+    weight: float
+    because: str
+    source: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    rules: tuple[Rule, ...]
