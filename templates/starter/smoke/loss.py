@@ -29,11 +29,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# `train_loss`, the average over the whole run, is not a step and so not among these.
 LOSS_KEYS = ("loss", "train/loss", "train_loss_step", "lm_loss", "lm loss", "actor/pg_loss", "actor/loss",
              "policy_loss", "training/loss")  # fmt: skip
-# Averages over the whole run repeat the steps; they would hide a run that took only one step.
-NOTE_KEYS = ("grad_norm", "train/grad_norm", "actor/grad_norm", "reward", "rewards/mean", "train/reward",
-             "critic/score/mean", "critic/rewards/mean")  # fmt: skip
+GRADIENT_KEYS = ("grad_norm", "train/grad_norm", "actor/grad_norm", "training/grad_norm")
+REWARD_KEYS = ("reward", "rewards/mean", "train/reward", "critic/score/mean", "critic/rewards/mean")
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf(?:inity)?)"
 WRAPPED = rf"(?:(?:np|numpy)\.float\d+\(|tensor\()?['\"]?({NUMBER})"
 STEP_KEYS = ("step", "global_step", "iteration", "training/global_step")
@@ -44,7 +44,8 @@ class Step(NamedTuple):
     """What one logged step says."""
 
     loss: float
-    notes: tuple[float, ...]
+    gradient: float | None
+    reward: float | None
     number: int | None
 
 
@@ -94,12 +95,14 @@ def _steps_of(file: Path) -> list[Step]:
 def _from_row(row: dict[str, Any]) -> Step | None:
     flat = {**row, **row["data"]} if isinstance(row.get("data"), dict) else row
     numbers = {str(key): number for key, value in flat.items() if (number := _number(value)) is not None}
-    loss = next((numbers[key] for key in LOSS_KEYS if key in numbers), None)
+    loss, gradient, reward, number = (
+        next((numbers[key] for key in keys if key in numbers), None)
+        for keys in (LOSS_KEYS, GRADIENT_KEYS, REWARD_KEYS, STEP_KEYS)
+    )
     if loss is None:
         return None
-    notes = tuple(numbers[key] for key in NOTE_KEYS if key in numbers)
-    number = next((numbers[key] for key in STEP_KEYS if key in numbers), None)
-    return Step(loss, notes, int(number) if number is not None and math.isfinite(number) else None)
+    counted = number is not None and math.isfinite(number)
+    return Step(loss, gradient, reward, int(number) if counted else None)
 
 
 def _number(value: object) -> float | None:
@@ -120,13 +123,14 @@ def _from_line(line: str) -> Step | None:
             row = None
         if isinstance(row, dict):
             return _from_row(row)
-    found = {key: _find(key, line) for key in (*LOSS_KEYS, *NOTE_KEYS, *STEP_KEYS)}
+    found = {key: _find(key, line) for key in (*LOSS_KEYS, *GRADIENT_KEYS, *REWARD_KEYS, *STEP_KEYS)}
     return _from_row({key: value for key, value in found.items() if value is not None})
 
 
 def _find(key: str, line: str) -> str | None:
-    # The key must stand alone: `eval_loss`, `train_loss` and `kl_loss` are other numbers.
-    pattern = rf"(?<![\w/.-])['\"]?{re.escape(key)}['\"]?\s*[:=]\s*{WRAPPED}"
+    # The key must stand alone: `eval_loss`, `train_loss` and `kl_loss` are other numbers. Only a colon
+    # counts: progress bars write `loss=1.2`, again and again for the same step.
+    pattern = rf"(?<![\w/.-])['\"]?{re.escape(key)}['\"]?\s*:\s*{WRAPPED}"
     match = re.search(pattern, line, re.IGNORECASE)
     return match[1] if match else None
 
@@ -151,11 +155,13 @@ def problem(steps: list[Step], rl: bool) -> str | None:
         return f"the loss of step {bad} is {losses[bad - 1]}"
     if len(losses) < 2:
         return f"only {len(losses)} step was logged, at least 2 are needed"
+    gradients = [step.gradient for step in steps if step.gradient is not None]
+    # Trainers of the transformers library log a loss that is not a number as 0; its gradient tells.
+    if not all(math.isfinite(gradient) for gradient in gradients):
+        return "a gradient norm is not finite"
     if rl:
-        notes = [note for step in steps for note in step.notes]
-        if not any(math.isfinite(note) for note in notes):
-            return "no finite reward or gradient norm was logged"
-        return None
+        rewards = [step.reward for step in steps if step.reward is not None and math.isfinite(step.reward)]
+        return None if rewards or gradients else "no finite reward or gradient norm was logged"
     if len(set(losses)) == 1:
         return f"the loss never changed ({losses[0]:.4f})"
     return None
