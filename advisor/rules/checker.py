@@ -89,7 +89,7 @@ def check(text: str, roots: Sequence[str]) -> frozenset[str]:
     result = parser.ternary()
     parser.expect("")
     if result.type != BOOL:
-        raise ExpressionError(f"a condition must be true or false, this is a {result.type}")
+        raise ExpressionError(f"a condition must be true or false, this is of type {result.type}")
     return frozenset(parser.paths)
 
 
@@ -150,7 +150,7 @@ class _Checker:
             return _Typed(BOOL, op)
         if op == "in":
             if not right.type.startswith("list<"):
-                raise ExpressionError(f"`in` needs a list on its right, {right.label} is a {right.type}")
+                raise ExpressionError(f"`in` needs a list on its right, {right.label} is of type {right.type}")
             self.comparable(left, op, _Typed(right.type[5:-1], right.label, (), right.literals))
             return _Typed(BOOL, op)
         if op in ("==", "!=", "<", "<=", ">", ">="):
@@ -164,7 +164,7 @@ class _Checker:
         numbers = left.type in _NUMBERS and right.type in _NUMBERS
         if left.type != right.type and not numbers and right.type != "nothing":
             raise ExpressionError(
-                f"{left.label} is a {left.type} and {right.label} a {right.type}: {op} cannot compare them"
+                f"{left.label} is of type {left.type} and {right.label} of type {right.type}: {op} cannot compare them"
             )
         for side, other in ((left, right), (right, left)):
             for value in other.literals if side.choices else ():
@@ -176,17 +176,17 @@ class _Checker:
         allowed = (INT,) if op == "%" else (INT, DOUBLE, STRING) if op == "+" else _NUMBERS
         for side in (left, right):
             if side.type not in allowed:
-                raise ExpressionError(f"{side.label} is a {side.type}: {op} cannot use it")
+                raise ExpressionError(f"{side.label} is of type {side.type}: {op} cannot use it")
         if left.type != right.type:
             raise ExpressionError(
-                f"{left.label} is a {left.type} and {right.label} a {right.type}: {op} takes two alike"
+                f"{left.label} is of type {left.type} and {right.label} of type {right.type}: {op} takes two alike"
                 " (write 2.0 for 2, or double(x))"
             )
         return _Typed(left.type, f"{left.label} {op} {right.label}")
 
     def demand(self, typed: _Typed, wanted: str, op: str) -> None:
         if typed.type != wanted:
-            raise ExpressionError(f"{typed.label} is a {typed.type}, {op} needs a {wanted}")
+            raise ExpressionError(f"{typed.label} is of type {typed.type}, {op} needs type {wanted}")
 
     def unary(self) -> _Typed:
         if self.is_op("!"):
@@ -197,7 +197,7 @@ class _Checker:
             self.advance()
             operand = self.unary()
             if operand.type not in _NUMBERS:
-                raise ExpressionError(f"{operand.label} is a {operand.type}, - needs a number")
+                raise ExpressionError(f"{operand.label} is of type {operand.type}, - needs a number")
             return _Typed(operand.type, f"-{operand.label}")
         return self.member(self.primary())
 
@@ -208,7 +208,7 @@ class _Checker:
                 self.expect("]")
                 self.demand(index, INT, "[]")
                 if not value.type.startswith("list<"):
-                    raise ExpressionError(f"{value.label} is a {value.type}, it has no items")
+                    raise ExpressionError(f"{value.label} is of type {value.type}, it has no items")
                 value = _Typed(value.type[5:-1], f"{value.label}[]")
             else:
                 value = self.method(value, self.advance().text)
@@ -231,7 +231,7 @@ class _Checker:
 
     def macro(self, value: _Typed, label: str) -> _Typed:
         if not value.type.startswith("list<"):
-            raise ExpressionError(f"{value.label} is a {value.type}, {label} needs a list")
+            raise ExpressionError(f"{value.label} is of type {value.type}, {label} needs a list")
         variable = self.advance().text
         self.expect(",")
         shadowed = self.bound.get(variable)
@@ -246,7 +246,7 @@ class _Checker:
 
     def size(self, value: _Typed) -> _Typed:
         if value.type != STRING and not value.type.startswith("list<"):
-            raise ExpressionError(f"{value.label} is a {value.type}, it has no size")
+            raise ExpressionError(f"{value.label} is of type {value.type}, it has no size")
         return _Typed(INT, f"size({value.label})")
 
     def primary(self) -> _Typed:
@@ -321,5 +321,5 @@ class _Checker:
 
     def convert(self, word: str, value: _Typed) -> _Typed:
         if value.type not in (INT, DOUBLE, STRING):
-            raise ExpressionError(f"{value.label} is a {value.type}, {word}() cannot convert it")
+            raise ExpressionError(f"{value.label} is of type {value.type}, {word}() cannot convert it")
         return _Typed(_CONVERSIONS[word], f"{word}({value.label})")

@@ -208,7 +208,7 @@ def plan_value(node: Node, field: str) -> Any:
     value = node.plain()
     is_wanted = isinstance(value, _PYTHON_TYPES[spec.type])
     if not is_wanted or (spec.type != BOOL and isinstance(value, bool)):
-        node.fail(f"{field} is a {spec.type}, not {value!r}")
+        node.fail(f"{field} is of type {spec.type}, not {value!r}")
     if spec.choices and value not in spec.choices:
         hint = suggestion(str(value), [str(c) for c in spec.choices])
         node.fail(f"{field} is never {value!r}{hint}")
@@ -301,7 +301,7 @@ def _case_value(node: Node, spec: Name, key: str) -> None:
     for item in items:
         wrong_kind = not isinstance(item, _PYTHON_TYPES[spec.type])
         if wrong_kind or (spec.type != BOOL and isinstance(item, bool)):
-            node.fail(f"{key} is a {spec.type}, not {item!r}")
+            node.fail(f"{key} is of type {spec.type}, not {item!r}")
         if spec.choices and item not in spec.choices:
             node.fail(f"{key} is never {item!r}{suggestion(str(item), [str(c) for c in spec.choices])}")
 
