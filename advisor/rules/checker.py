@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from advisor.rules.expressions import ExpressionError, compiled
 from advisor.rules.names import BOOL, DOUBLE, INT, ROOTS, STRING, Name
 
 _TOKEN = re.compile(
@@ -42,10 +43,6 @@ _CONVERSIONS: Mapping[str, str] = {"int": INT, "double": DOUBLE, "string": STRIN
 _NUMBERS = (INT, DOUBLE)
 
 
-class ExpressionError(ValueError):
-    """What is wrong with an expression; the loader adds file, line and row."""
-
-
 def suggestion(word: str, known: Sequence[str]) -> str:
     """`, did you mean ...?` for a slip, else the known words where they are few."""
     close = get_close_matches(word, known, n=1, cutoff=0.6)
@@ -61,6 +58,10 @@ class _Typed:
     """How the expression is called in a message."""
     choices: tuple[Any, ...] = ()
     literals: tuple[Any, ...] = ()
+
+
+def _types(*operands: _Typed) -> str:
+    return " and ".join(f"{operand.label} is of type {operand.type}" for operand in operands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,13 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def check(text: str, roots: Sequence[str]) -> frozenset[str]:
-    """Refuses an expression that is not a condition over the names of `roots`; returns the names it reads."""
+    """Refuses an expression that is not a sound condition over `roots`; returns the names it reads."""
+    paths = names_read(text, roots)
+    compiled(text)
+    return paths
+
+
+def names_read(text: str, roots: Sequence[str]) -> frozenset[str]:
     parser = _Checker(text, roots)
     result = parser.ternary()
     parser.expect("")
@@ -150,7 +157,7 @@ class _Checker:
             return _Typed(BOOL, op)
         if op == "in":
             if not right.type.startswith("list<"):
-                raise ExpressionError(f"`in` needs a list on its right, {right.label} is of type {right.type}")
+                raise ExpressionError(f"`in` needs a list on its right, {_types(right)}")
             self.comparable(left, op, _Typed(right.type[5:-1], right.label, (), right.literals))
             return _Typed(BOOL, op)
         if op in ("==", "!=", "<", "<=", ">", ">="):
@@ -163,9 +170,7 @@ class _Checker:
     def comparable(self, left: _Typed, op: str, right: _Typed) -> None:
         numbers = left.type in _NUMBERS and right.type in _NUMBERS
         if left.type != right.type and not numbers and right.type != "nothing":
-            raise ExpressionError(
-                f"{left.label} is of type {left.type} and {right.label} of type {right.type}: {op} cannot compare them"
-            )
+            raise ExpressionError(f"{_types(left, right)}: {op} cannot compare them")
         for side, other in ((left, right), (right, left)):
             for value in other.literals if side.choices else ():
                 if value not in side.choices:
@@ -179,8 +184,7 @@ class _Checker:
                 raise ExpressionError(f"{side.label} is of type {side.type}: {op} cannot use it")
         if left.type != right.type:
             raise ExpressionError(
-                f"{left.label} is of type {left.type} and {right.label} of type {right.type}: {op} takes two alike"
-                " (write 2.0 for 2, or double(x))"
+                f"{_types(left, right)}: {op} takes two alike (write 2.0 for 2, or double(x))"
             )
         return _Typed(left.type, f"{left.label} {op} {right.label}")
 

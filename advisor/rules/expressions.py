@@ -12,10 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from advisor.rules.checker import ExpressionError, check
 from advisor.rules.names import DOUBLE, ROOTS
 
 APPLIES, PASSES, UNDECIDED = "applies", "passes", "undecided"
+
+
+class ExpressionError(ValueError):
+    """What is wrong with an expression; the loader adds file, line and row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ def _load_extension(path: Path) -> ModuleType:
 
 
 @lru_cache(maxsize=4096)
-def _program(text: str) -> Any:
+def compiled(text: str) -> Any:
+    """The expression as a program of the library."""
     try:
         return _cel().compile(text)
     except ValueError as error:
@@ -104,17 +108,10 @@ def _known(root: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def verify(text: str, roots: tuple[str, ...]) -> frozenset[str]:
-    """Refuses (ExpressionError) what is not a sound condition over `roots`; returns the names it reads."""
-    paths = check(text, roots)
-    _program(text)
-    return paths
-
-
 def decide(text: str, scope: Scope) -> Verdict:
     """Whether the condition holds in this scope. An unknown name only matters where it decides."""
     try:
-        return _APPLIES if _program(text).execute(scope.context) is True else _PASSES
+        return _APPLIES if compiled(text).execute(scope.context) is True else _PASSES
     except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
         missing = sorted(path for path in _paths(text) if not scope.has(path))
         known = f"{', '.join(missing)} not known" if missing else f"cannot be computed: {error}"
@@ -123,4 +120,7 @@ def decide(text: str, scope: Scope) -> Verdict:
 
 @lru_cache(maxsize=1024)
 def _paths(text: str) -> frozenset[str]:
-    return check(text, tuple(ROOTS))
+    # Imported here: most runs decide everything and check nothing.
+    from advisor.rules.checker import names_read
+
+    return names_read(text, tuple(ROOTS))

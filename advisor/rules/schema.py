@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from advisor.plan import Plan
-from advisor.rules.checker import ExpressionError, suggestion
-from advisor.rules.expressions import APPLIES, PASSES, UNDECIDED, Scope, decide, verify
+from advisor.rules.checker import check, suggestion
+from advisor.rules.expressions import APPLIES, PASSES, UNDECIDED, ExpressionError, Scope, decide
 from advisor.rules.names import (
     BOOL,
     DOUBLE,
@@ -246,7 +246,7 @@ def plan_values(node: Node) -> dict[str, Any]:
 def condition(node: Node, roots: tuple[str, ...]) -> str:
     text = node.text()
     try:
-        verify(text, roots)
+        check(text, roots)
     except ExpressionError as error:
         node.fail(f"in `{text}`: {error}")
     return text

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -103,6 +102,9 @@ def load_documents(root: Path) -> Mapping[str, Any]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Other runs see the old file or the new one."""
+    # Imported here: few runs write.
+    import tempfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
     try:

@@ -1,4 +1,7 @@
-"""What the rules files hold, as plain frozen data, and what asking them returns."""
+"""What the rules files hold, as plain frozen data, and what asking them returns.
+
+No slots: they would double the time that making these classes takes at every start.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ Match = Mapping[str, tuple[Any, ...]]
 """Plan field -> values it may have; empty: every plan."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reason:
     """Why something was refused, preferred, set or warned of: the contract's object."""
 
@@ -23,7 +26,7 @@ class Reason:
         return {"rule": self.rule, "effect": self.effect, "because": self.because, "source": self.source}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evidence:
     kind: str
     ref: str
@@ -31,14 +34,14 @@ class Evidence:
     """ISO date on which somebody looked."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Release:
     version: str
     python: str
     evidence: tuple[Evidence, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capability:
     """A set of plans that the framework can (`value`) or cannot do."""
 
@@ -52,7 +55,7 @@ class Capability:
     evidence: tuple[Evidence, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Only:
     """A plan field that is restricted to `values` where `match` fits."""
 
@@ -65,7 +68,7 @@ class Only:
     evidence: tuple[Evidence, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limit:
     """A combination that the framework refuses: `when` holds."""
 
@@ -76,7 +79,7 @@ class Limit:
     evidence: tuple[Evidence, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Habit:
     """What the framework does with plan fields unless told otherwise, where `match` fits."""
 
@@ -88,7 +91,7 @@ class Habit:
     evidence: tuple[Evidence, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trap:
     """A warning for whoever runs such a plan."""
 
@@ -125,7 +128,7 @@ class FrameworkRules:
         return (*self.capabilities, *self.only, *self.limits, *self.habits, *self.traps)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
     """One row of the selection policy."""
 
@@ -141,6 +144,6 @@ class Rule:
     file: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     rules: tuple[Rule, ...]

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from advisor.rules.checker import ExpressionError
-from advisor.rules.expressions import APPLIES, PASSES, UNDECIDED, Scope, decide, verify
+from advisor.rules.checker import check
+from advisor.rules.expressions import APPLIES, PASSES, UNDECIDED, ExpressionError, Scope, decide
 from advisor.rules.names import ROOTS
 
 ALL = tuple(ROOTS)
@@ -35,18 +35,18 @@ UNSOUND = [
     ("plan.pakcing", "unknown name 'plan.pakcing', did you mean 'packing'?"),
     ('modle.id == "x"', "unknown name 'modle', did you mean 'model'?"),
     ('"x" == packing', "unknown name 'packing'"),
-    ("plan.method > 3", "plan.method is of type string and 3 of type int"),
-    ("plan.packing == 1", "plan.packing is of type bool and 1 of type int"),
+    ("plan.method > 3", "plan.method is of type string and 3 is of type int"),
+    ("plan.packing == 1", "plan.packing is of type bool and 1 is of type int"),
     ("plan.packing > false", "plan.packing (bool) has no order"),
     ("plan.nodes", "this is of type int"),
     ("plan.packing && plan.nodes", "plan.nodes is of type int, && needs type bool"),
     ("!plan.nodes", "plan.nodes is of type int, ! needs type bool"),
     ("-plan.method == 1", "plan.method is of type string, - needs a number"),
-    ("plan.nodes * 2.0 > 1.0", "plan.nodes is of type int and 2.0 of type double"),
+    ("plan.nodes * 2.0 > 1.0", "plan.nodes is of type int and 2.0 is of type double"),
     ("plan.epochs % 2.0 == 0.0", "plan.epochs is of type double: % cannot use it"),
     ("plan.method + 1 == 2", "+ takes two alike"),
     ('plan.method in "sft"', "`in` needs a list on its right"),
-    ("plan.method in [1, 2]", "plan.method is of type string and the list of type int"),
+    ("plan.method in [1, 2]", "plan.method is of type string and the list is of type int"),
     ('plan.method in ["sft", 2]', "a list must hold one type"),
     ('plan.method == "sfft"', "plan.method is never 'sfft', did you mean 'sft'?"),
     ('request.method in ["sft", "grop"]', "request.method is never 'grop'"),
@@ -74,19 +74,19 @@ UNSOUND = [
 
 @pytest.mark.parametrize(("text", "paths"), SOUND)
 def test_sound_expressions_report_the_names_they_read(text: str, paths: set[str]) -> None:
-    assert verify(text, ALL) == paths
+    assert check(text, ALL) == paths
 
 
 @pytest.mark.parametrize(("text", "message"), UNSOUND)
 def test_unsound_expressions_are_refused(text: str, message: str) -> None:
     with pytest.raises(ExpressionError) as caught:
-        verify(text, ALL)
+        check(text, ALL)
     assert message in str(caught.value)
 
 
 def test_only_the_given_roots_may_be_named() -> None:
     with pytest.raises(ExpressionError, match="cannot speak of 'request'"):
-        verify('request.method == "sft"', ("plan", "model"))
+        check('request.method == "sft"', ("plan", "model"))
 
 
 SCOPE = Scope(
@@ -112,7 +112,7 @@ SCOPE = Scope(
     ],
 )
 def test_three_outcomes(text: str, outcome: str, why: str) -> None:
-    verify(text, ALL)
+    check(text, ALL)
     verdict = decide(text, SCOPE)
     assert verdict.outcome == outcome
     assert why in verdict.why
