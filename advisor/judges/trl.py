@@ -41,6 +41,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import transformers.training_args as training_args_module
+import trl
 import yaml
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import launch_command_parser
@@ -48,6 +49,8 @@ from transformers import TrainingArguments
 from trl.cli.accelerate_config import resolve_accelerate_config_argument
 
 METHODS = ("sft", "dpo", "kto", "reward", "grpo", "rloo", "distillation")
+# No command: a script hands the same YAML to TrlParser with the config class of an experimental trainer.
+EXPERIMENTAL = {"orpo": "ORPOConfig", "cpo": "CPOConfig"}
 HEAD_LINE = re.compile(r"^#\s*trl\s+(\w+)\s*$")
 SCIENTIFIC = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")
 
@@ -268,7 +271,8 @@ def _combination_problems(method: str, values: dict[str, Any]) -> Iterator[str]:
         yield "sync_ref_model: refused together with precompute_ref_log_probs"
     if values.get("use_vllm") and values.get("load_in_8bit"):
         yield "load_in_8bit: vLLM does not load 8-bit weights in flight"
-    if values.get("fp16") and values.get("dtype") in ("float16", "bfloat16"):
+    half = values.get("dtype") in ("float16", "bfloat16")
+    if values.get("fp16") and half and not values.get("use_peft"):  # adapters are fp32 whatever the base is
         yield f"dtype: fp16 training unscales fp32 gradients, {values['dtype']} has none; use float32"
     if (values.get("liger_kernel_config") or {}).get("fused_linear_cross_entropy"):
         yield "liger_kernel_config: fused_linear_cross_entropy would replace the fused head of the trainer"
@@ -306,7 +310,7 @@ def _load(path: Path) -> Any:
 
 
 def find_method(path: Path, method: str | None) -> str | None:
-    """The subcommand: as told, from the comments at the head, or from `command` in a sibling advice.json."""
+    """As told, from the head comments, a sibling advice.json, or a sibling script with an experimental trainer."""
     if method:
         return method
     head = itertools.takewhile(
@@ -322,6 +326,12 @@ def find_method(path: Path, method: str | None) -> str | None:
         for before, word in itertools.pairwise(words):
             if before == "trl" and word in METHODS:
                 return word
+    for script in sorted(path.parent.glob("*.py")):
+        imported = re.search(
+            r"^from trl\.experimental\.(\w+) import", script.read_text(encoding="utf-8"), re.M
+        )
+        if imported and imported[1] in EXPERIMENTAL:
+            return imported[1]
     return None
 
 
@@ -337,6 +347,13 @@ def _accelerate_file(name: str, path: Path) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     return None
+
+
+def _parser(method: str) -> Any:
+    if method not in EXPERIMENTAL:
+        return importlib.import_module(f"trl.scripts.{method}").make_parser(prog=f"trl {method}")
+    config = getattr(importlib.import_module(f"trl.experimental.{method}"), EXPERIMENTAL[method])
+    return trl.TrlParser((trl.ScriptArguments, config, trl.ModelConfig, trl.DatasetMixtureConfig))
 
 
 def _launch_problems(leftover: dict[str, Any], known: list[str], path: Path) -> Iterator[str]:
@@ -369,10 +386,9 @@ def _launch_problems(leftover: dict[str, Any], known: list[str], path: Path) -> 
 
 
 def _parse(method: str, path: Path, world_size: int) -> Iterator[str]:
-    script = importlib.import_module(f"trl.scripts.{method}")
     with _pretend_gpu(world_size), _quiet() as said:
         try:
-            script.make_parser(prog=f"trl {method}").parse_args_and_config(
+            _parser(method).parse_args_and_config(
                 ["--config", str(path)], return_remaining_strings=True, separate_remaining_strings=True
             )
         except SystemExit:
@@ -382,9 +398,8 @@ def _parse(method: str, path: Path, world_size: int) -> Iterator[str]:
 
 
 def _fields_of(method: str) -> dict[str, Any]:
-    script = importlib.import_module(f"trl.scripts.{method}")
     hints: dict[str, Any] = {}
-    for cls in script.make_parser(prog="trl").dataclass_types:
+    for cls in _parser(method).dataclass_types:
         hints.update(_hints(cls))
     return hints
 
@@ -449,7 +464,7 @@ def _precision_problems(values: dict[str, Any], launch: Any) -> Iterator[str]:
 
 def judge_yaml(path: Path, *, world_size: int, model_dir: Path | None, method: str | None) -> list[str]:
     method = find_method(path, method)
-    if method not in METHODS:
+    if method not in METHODS and method not in EXPERIMENTAL:
         return [f"method: `trl {method}` is not a command of TRL ({', '.join(METHODS)}); say --method"]
     values = _load(path)
     if not isinstance(values, dict):
@@ -457,7 +472,10 @@ def judge_yaml(path: Path, *, world_size: int, model_dir: Path | None, method: s
     hints = _fields_of(method)
     problems = []
     leftover = {key: value for key, value in values.items() if key not in hints and key != "env"}
-    problems += _launch_problems(leftover, list(hints), path)
+    if method in EXPERIMENTAL:  # the script is launched by accelerate itself
+        problems += [_suggest(key, list(hints)) for key in leftover]
+    else:
+        problems += _launch_problems(leftover, list(hints), path)
     for key in hints.keys() & values.keys():
         problem = _type_problem(key, values[key], hints[key])
         problems += [problem] if problem else []
@@ -703,6 +721,10 @@ def _judge_config_call(name: str, cls: type, call: ast.Call, world_size: int) ->
         except Exception as error:
             yield f"{where}: {type(error).__name__}: {error}"
     method = _config_method(name)
+    if method in EXPERIMENTAL and "device_map" not in (
+        values.get("model_init_kwargs") or {"device_map": None}
+    ):
+        yield f"{where}: model_init_kwargs: without device_map: None the model spreads over all GPUs"
     for check in (
         _choice_problems(method, values),
         _batch_problems(method, values, world_size),
@@ -745,6 +767,10 @@ def judge_script(path: Path, *, world_size: int) -> list[str]:
             problems += _judge_config_call(name, cls, call, world_size)
         elif isinstance(cls, type) and name.endswith("Trainer"):
             problems += _judge_trainer_call(name, cls, call)
+        elif name == "TrlParser":  # the values stand in a YAML, which is judged by itself
+            judged += any(
+                isinstance(node, ast.Name) and node.id.endswith("Config") for node in ast.walk(call)
+            )
     if not judged and not problems:
         problems.append("no call of a TRL <X>Config was found")
     return problems
@@ -776,7 +802,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", metavar="FILE")
     parser.add_argument("--world-size", type=int, default=1)
     parser.add_argument("--model-dir")
-    parser.add_argument("--method", choices=METHODS)
+    parser.add_argument("--method", choices=(*METHODS, *EXPERIMENTAL))
     options = parser.parse_args()
     failed = False
     for name in options.files:

@@ -13,7 +13,7 @@ def main() -> None:
         beta=0.1,
         max_length="1024",
         bf16=True,
-        model_init_kwargs={"dtype": "bfloat16", "attn_implementation": "sdpa"},
+        model_init_kwargs={"dtype": "bfloat16", "attn_implementation": "sdpa", "device_map": None},
         report_to="none",
     )
     trainer = ORPOTrainer(
