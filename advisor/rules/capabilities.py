@@ -96,26 +96,45 @@ def _reason(row: Capability | Only | Limit, effect: str, because: str = "") -> R
     return Reason(row.id, effect, because or row.because, row.evidence[0].ref)
 
 
-class _Cells:
-    """Remembers which cells a framework's capability rows refuse: there are few cells and many plans."""
+class _Index:
+    """A framework's tables arranged for the search, which asks about thousands of plans.
+
+    There are few cells and many plans, so what the capability rows say of a cell is remembered.
+    """
 
     def __init__(self, rules: FrameworkRules) -> None:
         self.rules = rules
         matched = {field for row in rules.capabilities for field in row.match}
-        self.key = attrgetter(*CELL, *sorted(matched - set(CELL)))
+        self.cell = attrgetter(*CELL, *sorted(matched - set(CELL)))
         self.known: dict[Any, tuple[Reason, ...]] = {}
+        self.only = [(row.field, _container(row), row) for row in rules.only]
 
-    def refusals(self, plan: Plan) -> tuple[Reason, ...]:
-        key = self.key(plan)
-        found = self.known.get(key)
+    def capability_refusals(self, plan: Plan) -> tuple[Reason, ...]:
+        cell = self.cell(plan)
+        found = self.known.get(cell)
         if found is None:
-            found = self.known[key] = _capability_refusals(self.rules, plan)
+            found = self.known[cell] = _capability_refusals(self.rules, plan)
         return found
+
+    def violated(self, plan: Plan) -> list[Only]:
+        outside = [row for field, values, row in self.only if getattr(plan, field) not in values]
+        return [row for row in outside if fits(row.match, plan)]
+
+
+class _Every(frozenset[Any]):
+    """Holds a tuple when it holds all its items."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, tuple) and all(super(_Every, self).__contains__(item) for item in value)
+
+
+def _container(row: Only) -> frozenset[Any]:
+    return _Every(row.values) if row.field == "lora_targets" else frozenset(row.values)
 
 
 @lru_cache(maxsize=64)
-def _cells(rules: FrameworkRules) -> _Cells:
-    return _Cells(rules)
+def _index(rules: FrameworkRules) -> _Index:
+    return _Index(rules)
 
 
 def _capability_refusals(rules: FrameworkRules, plan: Plan) -> tuple[Reason, ...]:
@@ -135,13 +154,9 @@ def _unlisted(rules: FrameworkRules, plan: Plan) -> Reason:
 
 def cheap_refusals(rules: FrameworkRules, plan: Plan) -> tuple[Reason, ...]:
     """Why the framework cannot do this plan, as far as tables tell: capabilities and restricted fields."""
-    refused = _cells(rules).refusals(plan)
-    violated = tuple(
-        _reason(row, REFUSE)
-        for row in rules.only
-        if not _allowed(getattr(plan, row.field), row.values) and fits(row.match, plan)
-    )
-    return refused + violated if violated else refused
+    index = _index(rules)
+    refused, violated = index.capability_refusals(plan), index.violated(plan)
+    return (*refused, *(_reason(row, REFUSE) for row in violated)) if violated else refused
 
 
 def limit_verdicts(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[tuple[Limit, Verdict]]:

@@ -2,7 +2,8 @@
 
 The CEL library only reports the root names an expression uses, so this reads the expression itself: an
 operator-precedence parser over the part of CEL that rules need, which computes types instead of values.
-What lies outside that part (maps, messages, bytes) is refused.
+What lies outside that part (maps, messages, bytes) is refused, and so are comments (a folded YAML block would
+let one swallow the lines below it) and the order of strings (a version "1.9" would come after "1.16").
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from advisor.rules.expressions import ExpressionError, compiled
 from advisor.rules.names import BOOL, DOUBLE, INT, ROOTS, STRING, Name
 
 _TOKEN = re.compile(
-    r"""(?P<space>\s+|//[^\n]*)
+    r"""(?P<space>\s+)
       | (?P<double>\d+\.\d+(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+)
       | (?P<int>\d+)
       | (?P<string>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')
@@ -161,9 +162,9 @@ class _Checker:
             self.comparable(left, op, _Typed(right.type[5:-1], right.label, (), right.literals))
             return _Typed(BOOL, op)
         if op in ("==", "!=", "<", "<=", ">", ">="):
-            if op not in ("==", "!=") and (BOOL in (left.type, right.type) or left.type.startswith("list")):
-                raise ExpressionError(f"{left.label} ({left.type}) has no order, {op} cannot compare it")
             self.comparable(left, op, right)
+            if op not in ("==", "!=") and left.type not in _NUMBERS:
+                raise ExpressionError(f"{left.label} ({left.type}) has no order, {op} cannot compare it")
             return _Typed(BOOL, op)
         return self.arithmetic(left, op, right)
 

@@ -59,10 +59,8 @@ REQUEST = {
     "prefer": Name(STRING, "none", ("none", "simplicity", "memory", "speed", "stability", "community")),
     "framework": Name(STRING, "none"),
     "avoid": Name(STRINGS, []),
-    "launcher": Name(
-        STRING, "auto", ("auto", "local", "torchrun", "slurm", "ray", "kubeflow", "skypilot", "kubernetes")
-    ),
-    "tracker": Name(STRING, "none"),
+    "launcher": Name(STRING, "auto", ("auto", "local", "torchrun", "slurm", "ray", "kubeflow", "skypilot")),
+    "tracker": Name(STRING, "none", ("none", "wandb", "mlflow", "tensorboard", "swanlab", "trackio")),
     "hub": Name(STRING, "hf", ("hf", "modelscope")),
     "seq_len": Name(INT, 2048),
     "max_hours": Name(DOUBLE, None),

@@ -127,6 +127,23 @@ def test_the_shipped_copy_is_used(root: Path, reads: list[str]) -> None:
     assert json.loads(out.read_text(encoding="utf-8"))["digest"] == store.digest(rules_root())
 
 
+def test_an_installed_copy_reads_its_own_rules(root: Path) -> None:
+    """The layout of a wheel: the rules inside the package, compiled; the checkout and YAML stay out of it."""
+    site = root.parent / "site"
+    ignored = shutil.ignore_patterns("__pycache__", "_data")
+    shutil.copytree(CHECKOUT / "advisor", site / "advisor", ignore=ignored)
+    data = Path(shutil.copytree(rules_root(), site / "advisor" / "_data" / "rules"))
+    program = [sys.executable, str(CHECKOUT / "tools" / "compile_rules.py"), str(data / "compiled.json")]
+    subprocess.run(program, check=True)
+    code = (
+        f"import sys; sys.path.insert(0, {str(site)!r}); import advisor.rules as r;"
+        f"assert str(r.rules_root()).startswith({str(site)!r}), r.rules_root();"
+        "assert r.load_policy().rules and r.framework_names();"
+        "assert 'yaml' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root.parent)
+
+
 def test_a_file_is_named_after_its_framework(root: Path) -> None:
     (root / "frameworks" / "demo.yaml").rename(root / "frameworks" / "other.yaml")
     with pytest.raises(RuleError, match=r"rules/frameworks/other\.yaml:1: .*other.*demo"):
