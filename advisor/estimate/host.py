@@ -1,0 +1,46 @@
+"""Host memory and disk per node: what offload moves there, and what loading the weights takes."""
+
+from __future__ import annotations
+
+from advisor.estimate.rollout import GIB
+from advisor.estimate.stage import Setting, StageParts
+
+PROCESS_GIB = 3.0
+"""One training process: Python, PyTorch, CUDA libraries, data loading. Assumed; 2 to 4 GiB is usual."""
+SHARD_GIB = 5.0
+"""One checkpoint file held while its tensors are copied to the GPU (hub shards are about 5 GB)."""
+NVME_HOST_SHARE = 0.1
+"""Pinned buffers of DeepSpeed's NVMe offload, as a share of what it swaps. Assumed."""
+
+
+def offloaded_bytes(s: Setting, p: StageParts) -> float:
+    """Bytes one GPU of a stage puts elsewhere: states (and the fp32 gradients DeepSpeed and FSDP step with),
+    weights too under `all` and `nvme`."""
+    plan = s.plan
+    paged = p.trainable * s.states.paged
+    if plan.offload == "none":
+        return paged
+    moved = p.optimizer + paged
+    if plan.backend == "hf":
+        moved += p.trainable * 4.0
+    if s.weights_away:
+        moved += p.weights
+    return moved
+
+
+def host_and_disk(s: Setting, p: StageParts) -> tuple[float, float]:
+    """(host GiB, NVMe GiB) per node.
+
+    Host = processes + the larger of what is offloaded and what loading takes: FSDP reads the whole model
+    on one rank, the others stream one checkpoint file per process. Ignores the page cache.
+    """
+    plan = s.plan
+    local = plan.gpus_per_node
+    moved = offloaded_bytes(s, p) * local / GIB
+    model = 2.0 * s.sums.total / GIB
+    shard = min(SHARD_GIB, model) * local
+    loading = model + SHARD_GIB if plan.fsdp and plan.world_size > 1 else shard
+    disk = 0.0
+    if plan.offload == "nvme":
+        disk, moved = moved, moved * NVME_HOST_SHARE
+    return PROCESS_GIB * local + max(moved, loading), disk

@@ -1,0 +1,205 @@
+"""What the estimator needs of a model, summed once.
+
+`model_sums` walks the weights of a model the first time it sees it and keeps the result for the same
+object (`ModelFacts` holds a dict, so it cannot be hashed; the store keeps the model alive, so an id is
+never reused). Everything after that is arithmetic on a few numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.facts.types import ModelFacts, Weight
+
+IN_LAYER_ROLES = ("attention", "mlp", "shared_expert", "expert", "router", "norm", "other")
+STORE_LIMIT = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Linear weights of one decoder layer that an adapter can sit on."""
+
+    module: str
+    """Last module name (`q_proj`), or the parameter name of a fused expert tensor."""
+    role: str
+    rows: int
+    columns: int
+    """Input features."""
+    layers: int
+    """Layers that have it."""
+    experts: int
+    """Experts in a fused tensor; 0 for a plain linear."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelSums:
+    """Sizes of a model. Elements are parameters; `_per_layer` means of one layer of that kind."""
+
+    model: ModelFacts
+    total: int
+    embedding: int
+    head: int
+    """Output head, 0 when tied to the embedding."""
+    head_matrix: int
+    """vocab x hidden: what the head multiplies by, tied or not."""
+    outside: int
+    """Everything else outside the decoder layers: final norm, projector."""
+    vision: int
+    layers: int
+    dense_layers: int
+    moe_layers: int
+    attention_per_layer: float
+    """Sliced by tensor parallelism."""
+    replicated_per_layer: float
+    """Norms and MLA's down projections: every tensor-parallel rank holds them."""
+    mlp_per_layer: float
+    """Dense MLP of a dense layer."""
+    shared_per_layer: float
+    """Shared experts of an MoE layer."""
+    router_per_layer: float
+    expert_per_layer: float
+    """All routed experts of an MoE layer."""
+    quantizable: int
+    """Elements of plain linears in the layers: what bitsandbytes replaces."""
+    largest_linear: int
+    largest_layer: float
+    hidden: int
+    vocab: int
+    heads: int
+    query: int
+    """heads x head_dim."""
+    key_value: int
+    """kv_heads x head_dim."""
+    ffn: int
+    gated: bool
+    """Gate and up projections (SwiGLU), as against one up projection (GELU)."""
+    qk_norm: bool
+    mla: bool
+    mla_query_rank: int
+    mla_kv_rank: int
+    mla_qk: int
+    """heads x (qk_nope + qk_rope)."""
+    mla_value: int
+    """heads x v_head_dim."""
+    experts: int
+    top_k: int
+    expert_ffn: int
+    shared_ffn: int
+    targets: tuple[Target, ...]
+
+    def dense_in(self, first: int, count: int) -> int:
+        """Dense layers among `count` layers from `first`; dense layers come first (DeepSeek, GLM)."""
+        return max(0, min(first + count, self.dense_layers) - first)
+
+
+_STORE: dict[int, ModelSums] = {}
+
+
+def model_sums(model: ModelFacts) -> ModelSums:
+    """The sums of `model`, built at the first call for this object."""
+    known = _STORE.get(id(model))
+    if known is not None and known.model is model:
+        return known
+    if len(_STORE) >= STORE_LIMIT:
+        _STORE.clear()
+    sums = _build(model)
+    _STORE[id(model)] = sums
+    return sums
+
+
+def _config_int(model: ModelFacts, key: str) -> int:
+    config = model.config
+    value = config.get(key)
+    if value is None and isinstance(config.get("text_config"), dict):
+        value = config["text_config"].get(key)
+    return int(value) if isinstance(value, int) else 0
+
+
+def _in_layers(weight: Weight) -> bool:
+    return "*" in weight.name and weight.role in IN_LAYER_ROLES
+
+
+def _targets(weights: list[Weight]) -> tuple[Target, ...]:
+    found: list[Target] = []
+    for weight in weights:
+        parts = weight.name.split(".")
+        if weight.linear and len(weight.shape) == 2:
+            name = parts[-2] if parts[-1] == "weight" else parts[-1]
+            found.append(Target(name, weight.role, weight.shape[0], weight.shape[1], weight.count, 0))
+        elif weight.role == "expert" and len(weight.shape) == 3:
+            experts, rows, columns = weight.shape
+            found.append(Target(parts[-1], weight.role, rows, columns, weight.count, experts))
+    return tuple(found)
+
+
+def _replicated(weight: Weight) -> bool:
+    return weight.role == "norm" or any(
+        part in weight.name for part in ("q_a_proj", "kv_a_proj", "q_a_layernorm", "kv_a_layernorm")
+    )
+
+
+def _build(model: ModelFacts) -> ModelSums:
+    inside = [w for w in model.weights if _in_layers(w)]
+    moe = model.moe
+    layers = max(model.layers, 1)
+    moe_layers = moe.moe_layers if moe else 0
+    dense_layers = layers - moe_layers
+
+    def per_layer(role: str, count: int) -> float:
+        return sum(w.elements for w in inside if w.role == role) / count if count else 0.0
+
+    replicated = sum(w.elements for w in inside if _replicated(w)) / layers
+    attention = (
+        sum(w.elements for w in inside if w.role in ("attention", "other") and not _replicated(w)) / layers
+    )
+    mlp = per_layer("mlp", dense_layers)
+    shared = per_layer("shared_expert", moe_layers)
+    router = per_layer("router", moe_layers)
+    expert = per_layer("expert", moe_layers)
+    linears = [w for w in inside if w.linear and w.role in ("attention", "mlp", "shared_expert", "expert")]
+    embedding = model.elements("embedding")
+    head = model.elements("lm_head")
+    vision = model.elements("vision")
+    in_layers = sum(w.elements for w in inside)
+    heads = model.heads
+    mlp_weights = [w for w in linears if w.role == "mlp"]
+    qk_nope, qk_rope = _config_int(model, "qk_nope_head_dim"), _config_int(model, "qk_rope_head_dim")
+    return ModelSums(
+        model=model,
+        total=model.total_parameters,
+        embedding=embedding,
+        head=head,
+        head_matrix=model.vocab * model.hidden,
+        outside=model.total_parameters - in_layers - embedding - head - vision,
+        vision=vision,
+        layers=layers,
+        dense_layers=dense_layers,
+        moe_layers=moe_layers,
+        attention_per_layer=attention,
+        replicated_per_layer=replicated,
+        mlp_per_layer=mlp,
+        shared_per_layer=shared,
+        router_per_layer=router,
+        expert_per_layer=expert,
+        quantizable=sum(w.elements for w in linears),
+        largest_linear=max((w.elements // w.count for w in linears), default=0),
+        largest_layer=attention + replicated + max(mlp, shared + router + expert),
+        hidden=model.hidden,
+        vocab=model.vocab,
+        heads=heads,
+        query=heads * model.head_dim,
+        key_value=model.kv_heads * model.head_dim,
+        ffn=model.ffn,
+        gated=len(mlp_weights) != 2,
+        qk_norm=any(part in w.name for w in inside for part in ("q_norm", "q_layernorm")),
+        mla=model.mla,
+        mla_query_rank=_config_int(model, "q_lora_rank"),
+        mla_kv_rank=_config_int(model, "kv_lora_rank"),
+        mla_qk=heads * (qk_nope + qk_rope),
+        mla_value=heads * _config_int(model, "v_head_dim"),
+        experts=moe.experts if moe else 0,
+        top_k=moe.experts_per_token if moe else 0,
+        expert_ffn=moe.expert_ffn if moe else 0,
+        shared_ffn=moe.shared_ffn if moe else 0,
+        targets=_targets(inside),
+    )

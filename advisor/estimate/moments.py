@@ -1,0 +1,209 @@
+"""The moments of a training step at which memory can peak, and what is alive at each.
+
+Peak memory is the maximum over moments, not the sum of all terms: activations are gone when gradients are
+complete, gradients do not exist yet when the loss is computed, nothing but states lives at the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from advisor.estimate.rollout import Extras
+from advisor.estimate.stage import Setting, StageParts
+from advisor.estimate.states import sharding_stage
+
+STOCK_LOSS = 12.0
+"""Bytes per token and vocabulary entry at the backward of transformers' loss: log-softmax 4, its gradient 4,
+the gradient of the negative log-likelihood 4 (traced: exact for Llama-3.1-8B)."""
+CHUNKED_LOSS = 5.5
+"""16-bit logits 2 and their gradient 2, fp32 for one of eight chunks (torchtune's shape): 12 / 8."""
+MEGATRON_LOSS, MEGATRON_FUSED_LOSS = 10.0, 6.0
+"""Vocabulary-parallel cross-entropy works in place: 16-bit logits 2, fp32 4, softmax 4; fused 2 + 4."""
+FUSED_TOKEN_BYTES = 8.0
+"""Fused head and loss per token and hidden unit: input gradient 2, one chunk of V/h-th of the tokens in
+16 and 32 bit 6."""
+DEEPSPEED_BUCKET = 5e8
+"""Elements of DeepSpeed's reduce and all-gather buckets (runtime/zero/config.py defaults)."""
+DEEPSPEED_LIVE = 1e9
+"""stage3_max_live_parameters."""
+REDUCE_BYTES = 4.0
+"""FSDP reduces in fp32."""
+EXPERT_ADAPTER_FACTOR = 1.2
+"""peft materialises weight + delta of a layer's fused experts: traced 1.35 GiB on 1.125 GiB of weights."""
+
+
+@dataclass(slots=True)
+class Alive:
+    """Bytes alive at one moment."""
+
+    moment: str
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    reference: float
+    rollout: float
+    buffers: float
+
+    @property
+    def total(self) -> float:
+        return (
+            self.weights + self.gradients + self.optimizer + self.activations
+            + self.logits + self.reference + self.rollout + self.buffers
+        )  # fmt: skip
+
+
+def loss_bytes(s: Setting) -> tuple[float, float]:
+    """(logits and cross-entropy, 16-bit copy of the head or its early gradient) at the loss.
+
+    Stock: 12 T V. Fused: V h x 2 for the head's gradient (made in forward, when the head trains) + 8 T h.
+    Megatron slices the vocabulary over tensor-parallel ranks. A reward model has no vocabulary.
+    """
+    plan, sums = s.plan, s.sums
+    if plan.method == "rm":
+        return 0.0, 0.0
+    tokens, vocab = s.loss_tokens, float(sums.vocab)
+    if plan.backend == "megatron":
+        size = MEGATRON_LOSS if plan.loss == "stock" else MEGATRON_FUSED_LOSS
+        return size * tokens * vocab / plan.tensor_parallel, 0.0
+    head = 2.0 * sums.head_matrix if s.upcast else 0.0
+    if plan.loss == "stock":
+        return STOCK_LOSS * tokens * vocab, head
+    if plan.loss == "chunked":
+        return CHUNKED_LOSS * tokens * vocab, head
+    gradient = 2.0 * sums.head_matrix if _head_trains(s) else 0.0
+    return FUSED_TOKEN_BYTES * tokens * sums.hidden, head + gradient
+
+
+def _head_trains(s: Setting) -> bool:
+    return s.plan.tuning == "full"
+
+
+@dataclass(slots=True)
+class Buffers:
+    """Working memory that belongs to sharding and kernels, at each moment."""
+
+    loss: float = 0.0
+    backward: float = 0.0
+    optimizer: float = 0.0
+    root: float = 0.0
+    """FSDP's last group: root unit unsharded, its gradient and the fp32 reduction; 0 when not FSDP."""
+
+
+def _fsdp_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
+    """FSDP2 per decoder layer of L parameters and a root unit R: at the loss R and one prefetched layer are
+    unsharded; in a layer's backward its weights 2, the prefetched next 2, its gradient 2 and the previous
+    layer's fp32 reduction 4 = 10 L (traced: 10.0 for Llama-8B and Qwen3-30B-A3B); at the end R's weights,
+    gradient and reduction. A frozen base needs no reduction: 2 x 2 L."""
+    gather = min(s.dense_bytes, 2.0) if s.plan.quantization == "none" else s.dense_bytes
+    if s.plan.precision == "fp32":
+        gather = 4.0
+    layer, root = p.layer_elements, p.root_elements
+    out.loss = gather * (layer + root)
+    if s.base_trains:
+        head = gather * s.sums.head_matrix / s.plan.tensor_parallel if p.last else 0.0
+        out.backward = (3 * gather + REDUCE_BYTES) * layer + gather * root + head
+        out.root = (2 * gather + REDUCE_BYTES) * root
+    else:
+        out.backward = 2 * gather * layer + gather * root
+
+
+def _deepspeed_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
+    """Buckets of 5e8 elements (reduce; two with overlap), stage 3 also up to 1e9 live parameters and the
+    unsharded gradients of a layer."""
+    bucket = 2 * 2.0 * min(DEEPSPEED_BUCKET, p.trainable * s.shards.data)
+    if s.stage3:
+        total = s.sums.layers * p.layer_elements + p.root_elements
+        live = s.dense_bytes * min(total, max(DEEPSPEED_LIVE, 2 * p.layer_elements))
+        out.loss += live
+        out.backward += live + (2.0 * p.layer_elements if s.base_trains else 0.0)
+    out.backward += bucket
+    out.optimizer += bucket / 2
+
+
+def buffers(s: Setting, p: StageParts) -> Buffers:
+    """All working memory: sharding, data-parallel buckets, tensor- and expert-parallel communication,
+    dequantisation, adapters on fused experts."""
+    plan, out = s.plan, Buffers()
+    stage = sharding_stage(plan)
+    if plan.backend == "hf" and s.shards.data > 1 or s.weights_away:
+        if plan.fsdp:
+            _fsdp_buffers(s, p, out)
+        elif stage:
+            _deepspeed_buffers(s, p, out)
+        elif s.shards.data > 1:
+            out.backward = out.optimizer = p.gradients
+    hidden = 2.0 * s.tokens * s.sums.hidden
+    moving = 2 * hidden if plan.tensor_parallel > 1 else 0.0
+    if plan.expert_parallel > 1:
+        moving += 2 * hidden * s.sums.top_k / s.whole_div
+    out.loss += moving
+    out.backward += moving
+    if plan.quantization != "none":
+        out.backward += 2.0 * s.sums.largest_linear / plan.tensor_parallel
+    if s.trainable_experts and plan.uses_adapter and plan.backend == "hf":
+        out.backward += 2.0 * EXPERT_ADAPTER_FACTOR * s.sums.expert_per_layer / plan.expert_parallel
+    return out
+
+
+def _held(s: Setting, p: StageParts) -> tuple[float, float, float]:
+    """(weights, gradients, optimizer) that stay on the GPU under the plan's offload.
+
+    DeepSpeed and FSDP move gradients with the states; Megatron's CPU optimizer keeps the fp32 gradients.
+    """
+    weights = 0.0 if s.weights_away else p.weights
+    gradients = 0.0 if s.states_away and s.plan.backend == "hf" else p.gradients
+    optimizer = 0.0 if s.states_away else p.optimizer
+    return weights, gradients, optimizer
+
+
+def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
+    """Every moment at which this stage can peak, in the order of a step.
+
+    Gradients that outlive a micro batch (accumulation, Megatron's buffers) are alive at the loss too; others
+    grow from the head's to all of them during backward, while kept activations shrink: the peak of that
+    straight line is at one of its ends. The embedding's gradient comes last, after all activations.
+    """
+    weights, gradients, optimizer = _held(s, p)
+    plan = s.plan
+    early = gradients if plan.gradient_accumulation_steps > 1 or plan.backend == "megatron" else 0.0
+    work = buffers(s, p)
+    logits, head = loss_bytes(s) if p.last else (0.0, 0.0)
+    logits *= extra.logits_factor
+    ref, roll = extra.reference, extra.rollout_always
+    found: list[Alive] = []
+    if extra.rollout_moment:
+        found.append(
+            Alive("rollout", weights, early, optimizer, 0.0, 0.0, ref, extra.rollout_moment, extra.rollout_buffers)
+        )
+    loss = work.loss + p.autocast + head
+    found.append(Alive("loss", weights, early, optimizer, p.kept + p.head_norm, logits, ref, roll, loss))
+    one = (p.layer if s.checkpointing else 0.0) + p.transient
+    start = early
+    if s.base_trains and p.last and not early and _head_trains(s):
+        start = min(gradients, s.states.gradient * s.sums.head_matrix / plan.tensor_parallel / s.shards.gradient)
+    cast = work.backward + (0.0 if s.checkpointing else p.autocast)
+    found.append(Alive("backward", weights, start, optimizer, p.kept + one, 0.0, ref, roll, cast))
+    late = gradients
+    if not early and s.base_trains:
+        late -= s.states.gradient * _late_elements(s, p) if gradients else 0.0
+    found.append(
+        Alive("backward", weights, max(late, start), optimizer, p.layer + p.transient, 0.0, ref, roll, work.backward)
+    )
+    closing = work.root if work.root else work.optimizer
+    found.append(Alive("backward", weights, gradients, optimizer, 0.0, 0.0, ref, roll, closing))
+    step = 0.0 if s.states_away else p.step
+    found.append(Alive("optimizer", weights, gradients, optimizer, 0.0, 0.0, ref, roll, step + work.optimizer))
+    return found
+
+
+def _late_elements(s: Setting, p: StageParts) -> float:
+    """Parameters whose gradient does not exist yet while the first layers are in backward: the embedding;
+    under FSDP the whole root unit and the two layers being reduced."""
+    if s.plan.tuning != "full":
+        return 0.0
+    if s.plan.fsdp:
+        return (p.root_elements + 2 * p.layer_elements) / s.shards.gradient
+    tied = not s.sums.head
+    return s.sums.embedding / s.plan.tensor_parallel / s.shards.gradient if p.first and not tied else 0.0

@@ -1,0 +1,265 @@
+"""What one GPU of one pipeline stage holds: the parts from which the moments of a step are put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from advisor.estimate.activations import Kernels, LayerBytes, layer_bytes, norm_bytes
+from advisor.estimate.model_sums import ModelSums
+from advisor.estimate.parameters import trainable_parameters
+from advisor.estimate.states import (
+    INT8_BYTES,
+    NF4_BYTES,
+    Shards,
+    StateBytes,
+    sharding_stage,
+    shards,
+    state_bytes,
+)
+from advisor.plan import Plan
+
+PAIRED_METHODS = ("dpo", "ipo", "kto", "orpo", "simpo", "cpo", "rm")
+"""Two sequences per sample in one forward pass: chosen and rejected (KTO: completion and its KL pair)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Everything about a plan and a model that all pipeline stages share."""
+
+    sums: ModelSums
+    plan: Plan
+    states: StateBytes
+    shards: Shards
+    kernels: Kernels
+    dense_layer: LayerBytes
+    moe_layer: LayerBytes
+    checkpointing: bool
+    stage3: bool
+    weights_away: bool
+    """Weights rest in host memory or on disk and are gathered layer by layer."""
+    states_away: bool
+    base_trains: bool
+    upcast: bool
+    """prepare_model_for_kbit_training: 16-bit leftovers of a quantized base are held in fp32."""
+    dense_bytes: float
+    """Bytes per resident dense base parameter."""
+    expert_bytes: float
+    tokens: float
+    """Tokens of one micro batch on the rank."""
+    loss_tokens: float
+    context: int
+    whole_div: int
+    trainable_dense: int
+    trainable_experts: int
+
+
+@lru_cache(maxsize=1024)
+def _kernels(
+    megatron: bool, liger: bool, attention: str, base_trains: bool, adapter: tuple[tuple[str, ...], int] | None,
+    copy: int, dropout: bool, dora: bool, wide: int,
+) -> Kernels:  # fmt: skip
+    targets, rank = adapter or ((), 0)
+    return Kernels(liger or megatron, megatron, attention, base_trains, targets, rank, copy, dropout, dora, wide)
+
+
+def _plan_kernels(plan: Plan, base_trains: bool, adapters: bool) -> Kernels:
+    copy = 0
+    if adapters and plan.param_dtype == "fp32" and plan.backend == "hf":
+        copy = 4 if plan.precision in ("bf16-pure", "fp32") else 2
+    wide = 2 if plan.precision == "fp32" else 1
+    return _kernels(
+        plan.backend == "megatron",
+        plan.liger,
+        plan.attention,
+        base_trains,
+        (plan.lora_targets, plan.lora_rank) if adapters else None,
+        copy,
+        adapters and plan.lora_dropout > 0,
+        plan.tuning == "dora",
+        wide,
+    )
+
+
+def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool, quantized_experts: bool) -> tuple[float, float]:
+    """Mean bytes per dense and per expert parameter of a quantized base: plain linears in 4 or 8 bit,
+    embedding, head, norms and fused expert tensors in 16 bit (or fp32 after preparation)."""
+    code = NF4_BYTES if plan.quantization == "4bit" else INT8_BYTES
+    experts = sums.expert_per_layer * sums.moe_layers
+    fused = any(t.experts for t in sums.targets)
+    dense_total = sums.total - experts
+    packed = sums.quantizable if fused else sums.quantizable - experts
+    rest = 4.0 if upcast else 2.0
+    dense = (packed * code + (dense_total - packed) * rest) / dense_total
+    return dense, code if quantized_experts or not fused else 2.0
+
+
+def make_setting(sums: ModelSums, plan: Plan, quantized_experts: bool) -> Setting:
+    """Read the plan once."""
+    megatron = plan.backend == "megatron"
+    adapters = plan.uses_adapter
+    base_trains = not adapters
+    states = state_bytes(plan)
+    stage3 = sharding_stage(plan) >= 3 and not megatron
+    kernels = _plan_kernels(plan, base_trains, adapters)
+    upcast = plan.quantization != "none" and plan.precision == "bf16" and plan.param_dtype == "fp32"
+    dense_bytes = expert_bytes = states.frozen
+    if plan.quantization != "none":
+        dense_bytes, expert_bytes = _base_bytes(sums, plan, upcast, quantized_experts)
+    online = plan.online
+    rows = plan.micro_batch_size / plan.context_parallel * (2 if plan.method in PAIRED_METHODS else 1)
+    tensor = plan.tensor_parallel
+    dense, experts = trainable_parameters(sums, plan)
+    dense_kind = layer_bytes(sums, kernels, False)
+    return Setting(
+        sums, plan, states, shards(plan), kernels,
+        dense_kind, layer_bytes(sums, kernels, True) if sums.moe_layers else dense_kind,
+        plan.recompute == "full" if megatron else plan.gradient_checkpointing,
+        stage3, stage3 and plan.offload in ("all", "nvme"), plan.offload != "none", base_trains, upcast,
+        dense_bytes, expert_bytes,
+        rows * plan.seq_len,
+        rows * (plan.response_len if online and plan.response_len else plan.seq_len),
+        plan.seq_len, tensor if plan.sequence_parallel else 1, dense, experts,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class StageParts:
+    """Bytes on one GPU of a stage."""
+
+    weights: float
+    base_weights: float
+    """One more 16-bit copy of the base, sliced the same way: a reference, reward or frozen critic model."""
+    gradients: float
+    optimizer: float
+    step: float
+    autocast: float
+    kept: float
+    """Activations kept by all layers at the end of forward, of all micro batches in flight."""
+    layer: float
+    """One layer's full set, recomputed under checkpointing; its share of `kept` without."""
+    transient: float
+    head_norm: float
+    layer_elements: float
+    root_elements: float
+    """Embedding, head and leftovers on this stage: FSDP's root unit."""
+    trainable: float
+    first: bool
+    last: bool
+
+
+def stage_layers(plan: Plan, layers: int) -> list[int]:
+    """Layers per pipeline stage: the first and last as asked, the rest even, a remainder to the earliest."""
+    stages = plan.pipeline_parallel
+    if stages <= 1:
+        return [layers]
+    first, last = plan.pipeline_first_layers, plan.pipeline_last_layers
+    open_stages = stages - (first > 0) - (last > 0)
+    rest = max(layers - first - last, 0)
+    even, extra = divmod(rest, open_stages) if open_stages else (0, 0)
+    middle = [even + (i < extra) for i in range(open_stages)]
+    return ([first] if first else []) + middle + ([last] if last else [])
+
+
+def _elements(s: Setting, start: int, count: int, dense: int, first: bool, last: bool) -> tuple[float, float, float]:
+    """(dense in layers, routed experts, root) parameters of the rank before data-parallel sharding."""
+    sums, plan = s.sums, s.plan
+    tensor = plan.tensor_parallel
+    moe = count - dense
+    inside = count * (sums.attention_per_layer / tensor + sums.replicated_per_layer)
+    inside += dense * sums.mlp_per_layer / tensor
+    inside += moe * (sums.shared_per_layer / tensor + sums.router_per_layer)
+    experts = moe * sums.expert_per_layer / (plan.expert_parallel * plan.expert_tensor_parallel)
+    root = 0.0
+    if first:
+        root += sums.embedding / tensor + sums.vision
+    if last:
+        root += sums.head / tensor + sums.outside
+        if not first and not sums.head:
+            root += sums.head_matrix / tensor
+    return inside, experts, root
+
+
+def _trainable(s: Setting, start: int, count: int, dense_el: float, experts: float) -> tuple[float, float]:
+    """(dense, routed experts) trainable parameters of the rank before data-parallel sharding."""
+    sums, plan = s.sums, s.plan
+    if plan.tuning == "full":
+        return dense_el, experts
+    if plan.tuning == "freeze":
+        trained = max(0, start + count - (sums.layers - plan.freeze_trainable_layers))
+        share = min(trained, count) / min(plan.freeze_trainable_layers, sums.layers)
+        return (
+            s.trainable_dense * share / plan.tensor_parallel,
+            s.trainable_experts * share / (plan.expert_parallel * plan.expert_tensor_parallel),
+        )
+    share = count / sums.layers
+    tensor_share = (1 + 1 / plan.tensor_parallel) / 2
+    return (
+        s.trainable_dense * share * tensor_share,
+        s.trainable_experts * share / (plan.expert_parallel * plan.expert_tensor_parallel),
+    )
+
+
+def _one_layer(s: Setting, kind: LayerBytes) -> tuple[float, float]:
+    """(saved, transient) bytes of one layer on the rank. Tensor parallelism slices `split`; the sequence
+    split (SP) slices the rest; routed tokens are balanced over the experts' ranks."""
+    tensor, whole = s.plan.tensor_parallel, s.whole_div
+    saved = kind.whole / whole + (kind.split + kind.per_context * s.context) / tensor + kind.routed / whole
+    brief = (kind.transient + kind.transient_per_context * s.context) / tensor + kind.routed_transient / whole
+    return saved * s.tokens, brief * s.tokens
+
+
+def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_flight: int) -> StageParts:
+    """Everything one GPU of this stage holds."""
+    sums, plan, states, cut = s.sums, s.plan, s.states, s.shards
+    dense = sums.dense_in(start, count) if sums.moe_layers else count
+    inside, experts, root = _elements(s, start, count, dense, first, last)
+    dense_el = inside + root
+    train_dense, train_experts = _trainable(s, start, count, dense_el, experts)
+    base = dense_el / cut.weight * s.dense_bytes + experts / cut.expert_weight * s.expert_bytes
+    own = train_dense / cut.weight + train_experts / cut.expert_weight
+    if plan.uses_adapter:
+        weights = base + own * states.weight
+    else:
+        weights = base + own * (states.weight - s.dense_bytes)
+    gradients = states.gradient * (train_dense / cut.gradient + train_experts / cut.expert_gradient)
+    moments = train_dense / cut.optimizer + train_experts / cut.expert_optimizer
+    if plan.method == "ppo" and not plan.uses_adapter:
+        weights, gradients, moments = 2 * weights, 2 * gradients, 2 * moments
+
+    dense_saved, dense_brief = _one_layer(s, s.dense_layer)
+    saved, brief = dense_saved, dense_brief
+    if count > dense:
+        moe_saved, moe_brief = _one_layer(s, s.moe_layer)
+        saved, brief = max(saved, moe_saved) if dense else moe_saved, max(brief, moe_brief)
+    else:
+        moe_saved = 0.0
+    live = count
+    if plan.tuning == "freeze":
+        live = min(count, max(0, start + count - (sums.layers - plan.freeze_trainable_layers)))
+    if s.checkpointing:
+        width = 4.0 if s.upcast else 2.0 * s.kernels.wide
+        kept = live * width * sums.hidden * s.tokens / s.whole_div * in_flight
+    else:
+        kept = (dense * dense_saved + (count - dense) * moe_saved) * live / max(count, 1) * in_flight
+    per_layer = sums.attention_per_layer / plan.tensor_parallel + sums.replicated_per_layer
+    routed = sums.expert_per_layer / (plan.expert_parallel * plan.expert_tensor_parallel)
+    shared = sums.shared_per_layer / plan.tensor_parallel + sums.router_per_layer + routed
+    unit = per_layer + max(sums.mlp_per_layer / plan.tensor_parallel if dense else 0.0, shared if count > dense else 0.0)
+    return StageParts(
+        weights=weights,
+        base_weights=2.0 * (dense_el / cut.weight + experts / cut.expert_weight),
+        gradients=gradients,
+        optimizer=moments * states.optimizer,
+        step=moments * states.step,
+        autocast=(train_dense + train_experts) * states.autocast,
+        kept=kept,
+        layer=saved,
+        transient=brief,
+        head_norm=norm_bytes(sums.hidden, s.kernels) * s.loss_tokens if last else 0.0,
+        layer_elements=unit,
+        root_elements=root,
+        trainable=moments,
+        first=first,
+        last=last,
+    )
