@@ -30,7 +30,6 @@ from advisor.rules.selection import (
     score,
     warnings,
 )
-from advisor.rules.store import rules_root
 from advisor.rules.types import Capability, Evidence, FrameworkRules, Policy, Reason, Rule
 
 __all__ = [
@@ -63,7 +62,6 @@ __all__ = [
     "reasons",
     "refusals",
     "rejections",
-    "rules_root",
     "score",
     "traps",
     "unchecked_limits",

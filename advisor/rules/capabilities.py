@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from advisor.errors import InputError
+from advisor.paths import rules_root
 from advisor.plan import Plan
 from advisor.rules.expressions import APPLIES, UNDECIDED, Scope, Verdict, decide
 from advisor.rules.names import describe_plan
-from advisor.rules.store import load_documents, rules_root
+from advisor.rules.store import load_documents
 from advisor.rules.types import (
     Capability,
     Evidence,

@@ -42,6 +42,8 @@ _METHODS: Mapping[str, str] = {
 _MACROS = ("exists", "all", "exists_one")
 _CONVERSIONS: Mapping[str, str] = {"int": INT, "double": DOUBLE, "string": STRING}
 _NUMBERS = (INT, DOUBLE)
+_DEEPEST = 30
+"""Levels of nesting that are read; the library's own parser would exhaust the stack on hostile ones."""
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
@@ -105,6 +107,7 @@ class _Checker:
     def __init__(self, text: str, roots: Sequence[str]) -> None:
         self.tokens = _tokens(text)
         self.at = 0
+        self.depth = 0
         self.roots = tuple(roots)
         self.paths: set[str] = set()
         self.bound: dict[str, str] = {}
@@ -129,7 +132,18 @@ class _Checker:
         if text:
             self.advance()
 
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise ExpressionError(f"nested more than {_DEEPEST} levels deep")
+
     def ternary(self) -> _Typed:
+        self.deeper()
+        typed = self.choice()
+        self.depth -= 1
+        return typed
+
+    def choice(self) -> _Typed:
         condition = self.binary(0)
         if not self.is_op("?"):
             return condition
@@ -194,6 +208,12 @@ class _Checker:
             raise ExpressionError(f"{typed.label} is of type {typed.type}, {op} needs type {wanted}")
 
     def unary(self) -> _Typed:
+        self.deeper()
+        typed = self.signed()
+        self.depth -= 1
+        return typed
+
+    def signed(self) -> _Typed:
         if self.is_op("!"):
             self.advance()
             self.demand(operand := self.unary(), BOOL, "!")

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from advisor.paths import rules_root
 from advisor.rules.capabilities import documents
 from advisor.rules.expressions import APPLIES, PASSES, UNDECIDED, Scope, decide
-from advisor.rules.store import rules_root
 from advisor.rules.types import Policy, Reason, Rule
 
 

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,6 @@ import advisor
 from advisor.errors import RuleError
 
 _PACKAGE = Path(advisor.__file__).parent
-
-
-@lru_cache(maxsize=1)
-def rules_root() -> Path:
-    """The folder `rules/`: inside an installed package, else at the root of the checkout.
-
-    Found by path: importlib.resources costs more to import than all the rules to read.
-    """
-    installed = _PACKAGE / "_data" / "rules"
-    return installed if installed.is_dir() else _PACKAGE.parent / "rules"
 
 
 def sources(root: Path) -> list[tuple[str, Path]]:

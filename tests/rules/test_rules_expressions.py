@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from advisor.rules.checker import check
 from advisor.rules.expressions import APPLIES, PASSES, UNDECIDED, ExpressionError, Scope, decide
-from advisor.rules.names import ROOTS
+from advisor.rules.names import ROOTS, examples
 
 ALL = tuple(ROOTS)
 
@@ -70,6 +73,9 @@ UNSOUND = [
     ("plan.packing = true", "unexpected '=' at column 14"),
     ('{"a": 1}.a == 1', "unexpected '{'"),
     ("__import__('os')", "unknown function '__import__'"),
+    ("(" * 500 + "true" + ")" * 500, "nested more than 30 levels deep"),
+    ("!" * 500 + "true", "nested more than 30 levels deep"),
+    ("plan.nodes > 99999999999999999999", "parse"),
     ("", "expected a value"),
 ]
 
@@ -84,6 +90,22 @@ def test_unsound_expressions_are_refused(text: str, message: str) -> None:
     with pytest.raises(ExpressionError) as caught:
         check(text, ALL)
     assert message in str(caught.value)
+
+
+WORDS = re.findall(
+    r"\S+",
+    """&& || ! == != < in + - * % ? : . , ( ) [ ] plan . packing nodes method lora_targets has size x true 1 2.5
+    "sft" exists plan.packing plan.nodes plan.method plan.lora_targets memory.fits""",
+)
+
+
+@given(st.one_of(st.text(max_size=40), st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join)))
+def test_any_text_is_sound_or_refused_and_what_is_sound_can_be_decided(text: str) -> None:
+    try:
+        check(text, ALL)
+    except ExpressionError:
+        return
+    assert decide(text, Scope(**examples(ALL))).outcome in (APPLIES, PASSES, UNDECIDED)
 
 
 def test_only_the_given_roots_may_be_named() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from advisor.rules import APPLIES, PASSES, UNDECIDED, framework_names, load_framework, load_policy, rules_root
+from advisor.paths import rules_root
+from advisor.rules import APPLIES, PASSES, UNDECIDED, framework_names, load_framework, load_policy
 from advisor.rules.expressions import decide
 from advisor.rules.names import LIMIT_ROOTS, ROOTS
 from advisor.rules.schema import case_scope

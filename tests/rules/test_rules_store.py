@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from advisor.errors import RuleError
+from advisor.paths import rules_root
 from advisor.rules import source, store
-from advisor.rules.store import cache_path, compile_documents, load_documents, rules_root
+from advisor.rules.store import cache_path, compile_documents, load_documents
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parent.parent
@@ -137,7 +138,7 @@ def test_an_installed_copy_reads_its_own_rules(root: Path) -> None:
     subprocess.run(program, check=True)
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import advisor.rules as r;"
-        f"assert str(r.rules_root()).startswith({str(site)!r}), r.rules_root();"
+        f"from advisor.paths import rules_root; assert str(rules_root()).startswith({str(site)!r}), rules_root();"
         "assert r.load_policy().rules and r.framework_names();"
         "assert 'yaml' not in sys.modules"
     )
