@@ -69,13 +69,15 @@ TEXT_SIZES: dict[str, int] = {
     "moe_num_shared_experts": 1, "moe_intermediate_size": EXPERT_FFN,
     "shared_expert_intermediate_size": EXPERT_FFN, "shared_intermediate_size": EXPERT_FFN,
     "moe_shared_expert_intermediate_size": EXPERT_FFN, "n_group": 1, "topk_group": 1,
+    "num_expert_group": 1, "dense_intermediate_size": FFN, "projector_hidden_size": HIDDEN,
+    "merged_hidden_size": HIDDEN,
     # multi-head latent attention and its sparse index
-    "q_lora_rank": 32, "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
-    "qk_head_dim": 24, "v_head_dim": 16, "o_lora_rank": 16, "index_n_heads": 2, "index_head_dim": 16,
-    "index_topk": 16,
+    "q_lora_rank": 32, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "v_head_dim": 16, "o_lora_rank": 16,
+    "index_n_heads": 2, "index_head_dim": 16, "index_topk": 16,
     # linear attention and state space layers
     "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16,
+    "linear_num_value_heads": 4, "linear_head_dim": 16, "linear_num_heads": 4,
+    "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16,
     "mamba_n_groups": 1, "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 16,
     "mamba_d_ssm": 128, "mamba_chunk_size": 16, "chunk_size": 16, "n_groups": 1,
     # windows, learned positions, per-layer inputs
@@ -90,7 +92,7 @@ VISION_SIZES: dict[str, int] = {
     "num_heads": VISION_HEADS, "attention_heads": VISION_HEADS, "head_dim": 16, "depth": 2,
     "global_head_dim": 16, "num_hidden_layers": 2, "num_global_layers": 1, "out_hidden_size": HIDDEN,
     "vision_output_dim": HIDDEN, "projector_input_dim": HIDDEN, "projector_output_dim": HIDDEN,
-    "num_position_embeddings": 16, "position_embedding_size": 64,
+    "projection_intermediate_size": VISION_FFN, "num_position_embeddings": 16, "position_embedding_size": 64,
 }  # fmt: skip
 
 OFF = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers", "num_kv_shared_layers")
@@ -100,6 +102,7 @@ EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_nu
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 DROPPED = ("quantization_config", "compression_config", "auto_map", "_name_or_path", "transformers_version",
            "torch_dtype", "pruned_heads", "id2label", "label2id")  # fmt: skip
+LATENT = ("head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim")
 VISION_PARTS = ("vision_config", "audio_config", "vit_config", "vision_tower_config")
 
 
@@ -109,7 +112,7 @@ def shrink(config: Config, vocab: int) -> Config:
     for key, value in small.items():
         if isinstance(value, dict) and key in VISION_PARTS:
             small[key] = shrink_vision(value)
-        elif isinstance(value, dict) and key.endswith("_config"):
+        elif isinstance(value, dict) and key.endswith("_config") and not _by_layer(value):
             small[key] = shrink(value, vocab)
     _shrink_layers(small)
     _shrink_widths(small)
@@ -140,12 +143,41 @@ def shrink_vision(config: Config) -> Config:
     return small
 
 
+def _by_layer(value: object) -> bool:
+    """A table with layer numbers as keys, not a part of the configuration."""
+    return isinstance(value, dict) and all(str(key).isdigit() for key in value)
+
+
+def _numbers_of_layers(key: str, value: object) -> bool:
+    """A list of layer numbers; a list of zeros and ones holds a flag for each layer instead."""
+    return key.endswith(("_layers", "_indices", "_indexes")) and isinstance(value, list) and (
+        all(isinstance(item, int) for item in value) and not set(value) <= {0, 1}
+    )  # fmt: skip
+
+
 def _positive(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
+def _shrink_latent(small: Config) -> None:
+    """Latent attention: some models call the rotated part of a head its size, others the whole head."""
+    whole = small.get("head_dim")
+    nope, rope = small.get("qk_nope_head_dim"), small.get("qk_rope_head_dim")
+    if not (_positive(nope) and _positive(rope)):
+        return
+    small["qk_nope_head_dim"], small["qk_rope_head_dim"] = (8, 8) if nope == rope else (16, 8)
+    both = small["qk_nope_head_dim"] + small["qk_rope_head_dim"]
+    if "qk_head_dim" in small:
+        small["qk_head_dim"] = both
+    if _positive(whole):
+        small["head_dim"] = 8 if whole == rope else both
+
+
 def _shrink_widths(small: Config) -> None:
     heads, kv_heads = small.get("num_attention_heads"), small.get("num_key_value_heads")
+    head_dim, rotated = small.get("head_dim"), small.get("rotary_dim")
+    _shrink_latent(small)
+    fixed = {key: small[key] for key in LATENT if key in small and _positive(small.get("qk_nope_head_dim"))}
     for key, size in TEXT_SIZES.items():
         if _positive(small.get(key)) and not (key in EXPERT_COUNTS and small[key] == 1):
             small[key] = size
@@ -159,11 +191,12 @@ def _shrink_widths(small: Config) -> None:
     for key in OFF:
         if _positive(small.get(key)):
             small[key] = 0
+    small.update(fixed)
+    if isinstance(rotated, int) and _positive(head_dim):
+        small["rotary_dim"] = max(2, HEAD_DIM * rotated // int(head_dim))
     has_experts = any(_positive(small.get(key)) and small[key] > 1 for key in EXPERT_COUNTS)
     if has_experts and "moe_intermediate_size" not in small and "intermediate_size" in small:
         small["intermediate_size"] = EXPERT_FFN
-    if _positive(small.get("qk_rope_head_dim")) and _positive(small.get("head_dim")):
-        small["head_dim"] = small["qk_rope_head_dim"]
 
 
 def _shrink_layers(small: Config) -> None:
@@ -172,7 +205,12 @@ def _shrink_layers(small: Config) -> None:
     if count_key is None:
         return
     count = int(small[count_key])
-    lists = {key: value for key, value in small.items() if isinstance(value, list) and len(value) == count}
+    numbers = {key: value for key, value in small.items() if _numbers_of_layers(key, value)}
+    lists = {
+        key: value
+        for key, value in small.items()
+        if isinstance(value, list) and len(value) == count and key not in numbers
+    }
     dense = small.get("first_k_dense_replace")
     columns = [[str(item) for item in value] for value in lists.values()]
     if isinstance(dense, int):
@@ -186,9 +224,15 @@ def _shrink_layers(small: Config) -> None:
         small[key] = [value[layer] for layer in kept]
     if isinstance(dense, int):
         small["first_k_dense_replace"] = sum(layer < dense for layer in kept)
-    for key in ("mlp_only_layers", "moe_layers", "attn_layer_indices"):
-        if isinstance(small.get(key), list) and key not in lists:
-            small[key] = [new for new, layer in enumerate(kept) if layer in small[key]]
+    for key, value in numbers.items():
+        # As long as the model: layer i takes something from layer value[i]. Shorter: a choice of layers.
+        sources = {new: value[layer] for new, layer in enumerate(kept) if len(value) == count}
+        chosen = [new for new, layer in enumerate(kept) if layer in value]
+        small[key] = [kept.index(s) if s in kept else new for new, s in sources.items()] or chosen
+    for key, value in small.items():
+        if _by_layer(value):
+            old = {int(layer): part for layer, part in value.items()}
+            small[key] = {new: old[layer] for new, layer in enumerate(kept) if layer in old}
     if _positive(small.get("max_window_layers")):
         small["max_window_layers"] = min(int(small["max_window_layers"]), len(kept))
     small[count_key] = len(kept)
@@ -548,7 +592,7 @@ def _set_token_ids(config: Config, tokenizer: Any) -> None:
     words = tokenizer.get_vocab()
     ids = {"bos": tokenizer.bos_token_id, "eos": tokenizer.eos_token_id, "pad": tokenizer.pad_token_id}
     for key, value in list(config.items()):
-        match = re.fullmatch(r"(\w+?)_token_(?:id|index)", key)
+        match = re.fullmatch(r"(\w+?)_token_(?:id|index)", str(key))
         if isinstance(value, dict):
             _set_token_ids(value, tokenizer)
         elif match and match[1] in ids:
