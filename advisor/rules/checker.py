@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from advisor.frameworks import NAMES as FRAMEWORKS
 from advisor.rules.expressions import ExpressionError, compiled
 from advisor.rules.names import BOOL, DOUBLE, INT, ROOTS, STRING, Name
 
@@ -44,6 +45,16 @@ _CONVERSIONS: Mapping[str, str] = {"int": INT, "double": DOUBLE, "string": STRIN
 _NUMBERS = (INT, DOUBLE)
 _DEEPEST = 30
 """Levels of nesting that are read; the library's own parser would exhaust the stack on hostile ones."""
+
+
+def choices(root: str, field: str) -> tuple[Any, ...]:
+    """Every value a name can have; (): not limited. Which frameworks there are, their table says."""
+    frameworks = {
+        "framework.name": FRAMEWORKS,
+        "request.framework": ("none", *FRAMEWORKS),
+        "request.avoid": FRAMEWORKS,
+    }
+    return frameworks.get(f"{root}.{field}", ROOTS[root][field].choices)
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
@@ -173,7 +184,7 @@ class _Checker:
         if op == "in":
             if not right.type.startswith("list<"):
                 raise ExpressionError(f"`in` needs a list on its right, {_types(right)}")
-            self.comparable(left, op, _Typed(right.type[5:-1], right.label, (), right.literals))
+            self.comparable(left, op, _Typed(right.type[5:-1], right.label, right.choices, right.literals))
             return _Typed(BOOL, op)
         if op in ("==", "!=", "<", "<=", ">", ">="):
             self.comparable(left, op, right)
@@ -326,7 +337,7 @@ class _Checker:
             raise ExpressionError(f"unknown name '{root}.{field}'{suggestion(field, list(names))}")
         self.paths.add(f"{root}.{field}")
         spec = names[field]
-        return _Typed(spec.type, f"{root}.{field}", spec.choices)
+        return _Typed(spec.type, f"{root}.{field}", choices(root, field))
 
     def call(self, word: str) -> _Typed:
         self.advance()

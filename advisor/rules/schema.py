@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from advisor.plan import Plan
-from advisor.rules.checker import check, suggestion
+from advisor.rules.checker import check, choices, suggestion
 from advisor.rules.expressions import APPLIES, PASSES, UNDECIDED, ExpressionError, Scope, decide
 from advisor.rules.names import (
     BOOL,
@@ -280,7 +280,7 @@ def case_scope(node: Node, roots: tuple[str, ...]) -> Scope:
             value.fail(f"unknown name {key!r}{suggestion(root, roots)}")
         if name not in ROOTS[root] or (root == "plan" and name not in PLAN_FIELDS):
             value.fail(f"unknown name {key!r}{suggestion(name, list(ROOTS[root]))}")
-        _case_value(value, ROOTS[root][name], key)
+        _case_value(value, ROOTS[root][name].type, choices(root, name), key)
         (changes if root == "plan" else situation[root])[name] = value.plain()
     unknown = [name for name, value in changes.items() if value is None]
     given = {name: _frozen(value) for name, value in changes.items() if value is not None}
@@ -292,18 +292,18 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _case_value(node: Node, spec: Name, key: str) -> None:
+def _case_value(node: Node, wanted: str, known: tuple[Any, ...], key: str) -> None:
     """A case's value has the name's type; null says that the fact is unknown."""
     value = node.plain()
     if value is None:
         return
-    items: list[Any] = node.plain() if spec.type == STRINGS and isinstance(value, list) else [value]
+    items: list[Any] = value if wanted == STRINGS and isinstance(value, list) else [value]
     for item in items:
-        wrong_kind = not isinstance(item, _PYTHON_TYPES[spec.type])
-        if wrong_kind or (spec.type != BOOL and isinstance(item, bool)):
-            node.fail(f"{key} is of type {spec.type}, not {item!r}")
-        if spec.choices and item not in spec.choices:
-            node.fail(f"{key} is never {item!r}{suggestion(str(item), [str(c) for c in spec.choices])}")
+        wrong_kind = not isinstance(item, _PYTHON_TYPES[wanted])
+        if wrong_kind or (wanted != BOOL and isinstance(item, bool)):
+            node.fail(f"{key} is of type {wanted}, not {item!r}")
+        if known and item not in known:
+            node.fail(f"{key} is never {item!r}{suggestion(str(item), [str(c) for c in known])}")
 
 
 def selection_document(root: Node, seen: Seen) -> Document:

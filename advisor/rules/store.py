@@ -31,9 +31,10 @@ def sources(root: Path) -> list[tuple[str, Path]]:
 
 def digest(root: Path) -> str:
     """Of the rules files and of the code that decides what they mean."""
-    code = [(path.name, path) for path in sorted((_PACKAGE / "rules").glob("*.py"))]
+    engine = [f"rules/{path.name}" for path in sorted((_PACKAGE / "rules").glob("*.py"))]
+    code = [(name, _PACKAGE / name) for name in (*engine, "plan.py", "frameworks/__init__.py")]
     total = hashlib.blake2b(digest_size=20)
-    for name, path in [*code, ("plan.py", _PACKAGE / "plan.py"), *sources(root)]:
+    for name, path in [*code, *sources(root)]:
         content = path.read_bytes()
         total.update(f"{name}\0{len(content)}\0".encode())
         total.update(content)

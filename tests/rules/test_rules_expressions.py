@@ -56,6 +56,8 @@ UNSOUND = [
     ('plan.method == "sfft"', "plan.method is never 'sfft', did you mean 'sft'?"),
     ('request.method in ["sft", "grop"]', "request.method is never 'grop'"),
     ('memory.fits == "maybe"', "memory.fits is never 'maybe' (known: fits, tight, no)"),
+    ('framework.name == "axolot"', "framework.name is never 'axolot', did you mean 'axolotl'?"),
+    ('"unslot" in request.avoid', "request.avoid is never 'unslot', did you mean 'unsloth'?"),
     ("plan.zero_stage == 4", "plan.zero_stage is never 4"),
     ("plan.method.startswith('s')", "unknown function 'startswith', did you mean 'startsWith'?"),
     ("plan.nodes.startsWith('s')", "plan.nodes is of type int"),
@@ -94,8 +96,8 @@ def test_unsound_expressions_are_refused(text: str, message: str) -> None:
 
 WORDS = re.findall(
     r"\S+",
-    """&& || ! == != < in + - * % ? : . , ( ) [ ] plan . packing nodes method lora_targets has size x true 1 2.5
-    "sft" exists plan.packing plan.nodes plan.method plan.lora_targets memory.fits""",
+    """&& || ! == != < in + - * % ? : . , ( ) [ ] plan . packing nodes method lora_targets has size x true 1
+    2.5 "sft" exists plan.packing plan.nodes plan.method plan.lora_targets memory.fits""",
 )
 
 

@@ -77,8 +77,7 @@ def test_a_new_and_a_removed_file_are_noticed(root: Path) -> None:
 
 def test_a_change_of_the_code_that_checks_is_noticed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = store.digest(root)
-    package = Path(shutil.copytree(CHECKOUT / "advisor" / "rules", root.parent / "pkg" / "rules")).parent
-    shutil.copy(CHECKOUT / "advisor" / "plan.py", package)
+    package = Path(shutil.copytree(CHECKOUT / "advisor", root.parent / "package"))
     monkeypatch.setattr(store, "_PACKAGE", package)
     assert store.digest(root) == before
     with (package / "plan.py").open("a", encoding="utf-8") as file:
@@ -138,7 +137,8 @@ def test_an_installed_copy_reads_its_own_rules(root: Path) -> None:
     subprocess.run(program, check=True)
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import advisor.rules as r;"
-        f"from advisor.paths import rules_root; assert str(rules_root()).startswith({str(site)!r}), rules_root();"
+        "from advisor.paths import rules_root;"
+        f"assert str(rules_root()).startswith({str(site)!r}), rules_root();"
         "assert r.load_policy().rules and r.framework_names();"
         "assert 'yaml' not in sys.modules"
     )
