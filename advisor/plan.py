@@ -7,7 +7,7 @@ is what `advisor explain FIELD` prints. This module knows no framework.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 OFFLINE_PREFERENCE = ("dpo", "ipo", "kto", "orpo", "simpo", "cpo")
@@ -170,6 +170,12 @@ class Plan:
     def online(self) -> bool:
         return self.method in ONLINE_RL
 
+    def normalised(self) -> Plan:
+        """The same plan with every field that has no meaning in it at its default, so that equal ways to
+        train are equal plans. LoRA over a quantized base is `qlora`."""
+        changes = _meaningless(self)
+        return replace(self, **changes) if changes else self
+
     def as_dict(self) -> dict[str, Any]:
         """Fields plus the derived sizes, for JSON output and for rules."""
         return {
@@ -179,3 +185,44 @@ class Plan:
             "data_parallel": self.data_parallel,
             "global_batch_size": self.global_batch_size,
         }
+
+
+_GENERATION_FIELDS = ("prompt_len", "response_len")
+_ROLLOUT_FIELDS = ("generations", "rollout_engine", "rollout_tensor_parallel", "rollout_memory_fraction")
+_LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
+_NO_BETA = ("cpt", "sft", "rm", "gkd")
+_DEFAULT = Plan()
+
+
+def _meaningless(plan: Plan) -> dict[str, Any]:
+    """Field -> the value it takes because it says nothing in this plan."""
+    megatron = plan.backend == "megatron"
+    generates = plan.online or plan.method == "gkd"
+    reset: list[str] = []
+    if not plan.uses_adapter:
+        reset += _LORA_FIELDS
+    if plan.tuning != "freeze":
+        reset.append("freeze_trainable_layers")
+    if not generates:
+        reset += _GENERATION_FIELDS
+    if not plan.online:
+        reset += _ROLLOUT_FIELDS
+    if plan.rollout_engine != "vllm":
+        reset += _ROLLOUT_FIELDS[2:]
+    if plan.method in _NO_BETA:
+        reset.append("beta")
+    if plan.pipeline_parallel == 1:
+        reset += ("pipeline_first_layers", "pipeline_last_layers")
+    if plan.tensor_parallel == 1:
+        reset.append("sequence_parallel")
+    if not megatron:
+        reset.append("recompute")
+    changes = {name: getattr(_DEFAULT, name) for name in reset}
+    if plan.tuning in ("lora", "qlora"):
+        changes["tuning"] = "lora" if plan.quantization == "none" else "qlora"
+    if megatron:
+        changes["gradient_checkpointing"] = plan.recompute != "none"
+        changes["zero_stage"] = 1
+    if generates and plan.prompt_len + plan.response_len:
+        changes["seq_len"] = plan.prompt_len + plan.response_len
+    return {name: value for name, value in changes.items() if getattr(plan, name) != value}

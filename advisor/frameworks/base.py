@@ -44,6 +44,8 @@ class Smoke:
     partial: str = ""
     """Non-empty: what the CPU run leaves out (prints PARTIAL, exits 6)."""
     rl: bool = False
+    judged_roles: tuple[str, ...] = ("config", "accelerate")
+    """Roles of the files that the judge is given."""
 
 
 class Framework(Protocol):
@@ -60,8 +62,6 @@ class Framework(Protocol):
     files: Callable[[Plan, Job, Rendered], Sequence[Emitted]]
     # The framework's own argv of the main run, never the wrapper.
     command: Callable[[Plan, Job], Sequence[str]]
-    # The lines of requirements.txt (a GPU machine), framework first.
-    requirements: Callable[[Plan, Job], Sequence[str]]
     # What smoke.sh needs.
     smoke: Callable[[Plan, Job], Smoke]
     # Context for templates/<NAME>/run.sh.jinja and smoke.sh.jinja beyond plan, job and documents.

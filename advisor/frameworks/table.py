@@ -217,6 +217,11 @@ Habits = Callable[[Plan], Mapping[str, Any]]
 """Plan -> the values this framework gives to fields unless told otherwise (from its rules file)."""
 
 
+REPO = "repo"
+"""Pseudo-document of what the starter repo holds outside the framework's own files: process counts of
+launch/env.sh, lengths applied to the data, the word that adapter modules were chosen by (advice.json)."""
+
+
 class Table:
     """The rows of one framework, checked for invertibility when built.
 
@@ -255,7 +260,7 @@ class Table:
             for name, content in documents.items()
             if (rest := {k: v for k, v in content.items() if (name, k) not in known})
         }
-        return replace(plan, **implied), leftovers
+        return replace(plan, **implied).normalised(), leftovers
 
     def _refuse_inexpressible(self, plan: Plan, habits: Habits) -> None:
         implied = habits(plan)

@@ -1,0 +1,157 @@
+"""Divisibility and legality of a plan on a model and cluster: one table, each row with its source.
+
+A plan that breaks a row is never proposed; a pinned field that breaks one is refused with the two numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from advisor.facts.types import ModelFacts
+from advisor.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Legality:
+    id: str
+    field: str
+    """The plan field to change."""
+    broken: Callable[[Plan, ModelFacts], str]
+    """What is wrong with the two numbers in it, or ""."""
+    source: str
+
+
+def _world(plan: Plan, model: ModelFacts) -> str:
+    group = plan.tensor_parallel * plan.pipeline_parallel * plan.context_parallel
+    return f"{plan.world_size} GPUs do not split into groups of TP x PP x CP = {group}" if plan.world_size % group else ""
+
+
+def _expert_world(plan: Plan, model: ModelFacts) -> str:
+    if plan.backend != "megatron":
+        return ""
+    group = plan.expert_tensor_parallel * plan.expert_parallel * plan.pipeline_parallel
+    return f"{plan.world_size} GPUs do not split into groups of ETP x EP x PP = {group}" if plan.world_size % group else ""
+
+
+def _heads(plan: Plan, model: ModelFacts) -> str:
+    tp = plan.tensor_parallel
+    return f"{model.heads} attention heads do not split over TP = {tp}" if model.heads % tp else ""
+
+
+def _kv_heads(plan: Plan, model: ModelFacts) -> str:
+    tp, kv = plan.tensor_parallel, model.kv_heads
+    if model.mla or kv % tp == 0 or tp % kv == 0:
+        return ""
+    return f"{kv} key/value heads neither divide nor are divided by TP = {tp}"
+
+
+def _experts(plan: Plan, model: ModelFacts) -> str:
+    ep = plan.expert_parallel
+    if ep == 1:
+        return ""
+    if model.moe is None:
+        return f"EP = {ep}, but the model has no experts"
+    return f"{model.moe.experts} experts do not split over EP = {ep}" if model.moe.experts % ep else ""
+
+
+def _layers(plan: Plan, model: ModelFacts) -> str:
+    pp, first, last = plan.pipeline_parallel, plan.pipeline_first_layers, plan.pipeline_last_layers
+    if pp == 1:
+        return ""
+    stages = pp - (first > 0) - (last > 0)
+    middle = model.layers - first - last
+    if middle < 0 or (stages == 0 and middle) or (stages and (middle % stages or middle < stages)):
+        return f"{middle} of {model.layers} layers do not split over {stages} of PP = {pp} stages"
+    return ""
+
+
+def _positions(plan: Plan, model: ModelFacts) -> str:
+    if 0 < model.max_positions < plan.seq_len:
+        return f"{plan.seq_len} tokens are more than the model's {model.max_positions} positions"
+    return ""
+
+
+def _context(plan: Plan, model: ModelFacts) -> str:
+    chunks = 2 * plan.context_parallel
+    if plan.context_parallel > 1 and plan.seq_len % chunks:
+        return f"{plan.seq_len} tokens do not split into 2 x CP = {chunks} chunks"
+    return ""
+
+
+def _generations(plan: Plan, model: ModelFacts) -> str:
+    if not plan.online or plan.generations == 0:
+        return ""
+    total = plan.global_batch_size
+    if total % plan.generations:
+        return f"{total} answers per step do not split into groups of {plan.generations}"
+    return ""
+
+
+def _rollout(plan: Plan, model: ModelFacts) -> str:
+    tp = plan.rollout_tensor_parallel
+    if plan.world_size % tp:
+        return f"{plan.world_size} GPUs do not split into rollout engines of TP = {tp}"
+    return f"{model.heads} attention heads do not split over rollout TP = {tp}" if model.heads % tp else ""
+
+
+TABLE = (
+    Legality("planner.world", "tensor_parallel", _world, "megatron-core==0.16.1:megatron/core/parallel_state.py:740"),
+    Legality(
+        "planner.expert-world", "expert_parallel", _expert_world,
+        "megatron-core==0.16.1:megatron/core/parallel_state.py:792",
+    ),
+    Legality(
+        "planner.heads", "tensor_parallel", _heads,
+        "megatron-core==0.16.1:megatron/core/transformer/transformer_config.py:924",
+    ),
+    Legality(
+        "planner.kv-heads", "tensor_parallel", _kv_heads,
+        "megatron-core==0.16.1:megatron/core/transformer/transformer_config.py:940",
+    ),
+    Legality(
+        "planner.experts", "expert_parallel", _experts,
+        "megatron-core==0.16.1:megatron/core/transformer/moe/moe_layer.py:101",
+    ),
+    Legality(
+        "planner.layers", "pipeline_parallel", _layers,
+        "megatron-core==0.16.1:megatron/core/transformer/transformer_config.py:1405",
+    ),
+    Legality("planner.positions", "seq_len", _positions, "the model's config.json: max_position_embeddings"),
+    Legality(
+        "planner.context", "context_parallel", _context,
+        "transformers ring attention: the sequence is cut into 2 x CP chunks",
+    ),
+    Legality(
+        "planner.generations", "generations", _generations,
+        "trl==1.16.0:trl/trainer/grpo_config.py:__post_init__",
+    ),
+    Legality(
+        "planner.rollout", "rollout_tensor_parallel", _rollout,
+        "verl==0.9.1:verl/workers/engine_workers.py:659",
+    ),
+)  # fmt: skip
+
+
+def illegal(plan: Plan, model: ModelFacts) -> list[tuple[Legality, str]]:
+    """Every row that the plan breaks, with the numbers; empty: legal."""
+    return [(row, text) for row in TABLE if (text := row.broken(plan, model))]
+
+
+def is_legal(plan: Plan, model: ModelFacts) -> bool:
+    return not any(row.broken(plan, model) for row in TABLE)
+
+
+def stage_layers(layers: int, stages: int) -> tuple[int, int]:
+    """(first, last) layers of an uneven pipeline split; (0, 0) when it is even.
+
+    Middle stages take the rounded-up share; the first and last, which also hold embedding and head, the rest:
+    61 layers on 8 stages are 7 + 6 x 8 + 6. A split that would leave a stage empty is (0, 0), and illegal.
+    """
+    if layers % stages == 0:
+        return 0, 0
+    share = -(-layers // stages)
+    rest = layers - share * (stages - 2)
+    if rest < 2:
+        return 0, 0
+    return rest - rest // 2, rest // 2

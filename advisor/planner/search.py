@@ -1,0 +1,315 @@
+"""Finds a framework's best plan: legal, allowed by its rules, fitting, then fastest, then simplest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advisor.estimate.memory import estimate_memory
+from advisor.estimate.time import seconds_per_step
+from advisor.estimate.types import MemoryEstimate
+from advisor.facts.types import ModelFacts
+from advisor.plan import Plan
+from advisor.planner.legality import TABLE, is_legal
+from advisor.planner.space import Skeleton, hf_layouts, megatron_layouts, rollouts, skeletons, squeezes
+from advisor.resolve import Resolved
+from advisor.rules import (
+    FrameworkRules,
+    Reason,
+    allowed_values,
+    cheap_refusals,
+    describe_cluster,
+    describe_model,
+    habit_values,
+    limit_refusals,
+)
+
+PLANNED = frozenset(
+    """method tuning quantization precision lora_rank lora_targets seq_len micro_batch_size
+    gradient_accumulation_steps epochs learning_rate nodes gpus_per_node backend zero_stage fsdp offload
+    tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers pipeline_last_layers
+    expert_parallel expert_tensor_parallel context_parallel gradient_checkpointing recompute attention liger
+    prompt_len response_len generations rollout_engine rollout_tensor_parallel rollout_memory_fraction
+    optimizer""".split()
+)
+"""Fields the search decides; a framework's habits decide the rest."""
+
+MOST_MICRO_BATCH = 16
+TOKENS_PER_PASS = 32768
+"""A pass of more tokens than this no longer makes matrices more efficient."""
+CANDIDATES_JUDGED = 12
+"""How many of the best plans are put to the framework's expression limits before giving up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    plan: Plan
+    memory: MemoryEstimate
+    seconds: float
+    """Per sequence of the global batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the search found for one framework: a plan, or why there is none."""
+
+    best: Candidate | None
+    refusals: tuple[Reason, ...]
+    examined: int
+    closest: Candidate | None = None
+    """The plan that comes closest to fitting, when none does."""
+
+
+class Searcher:
+    """Searches all frameworks for one request; estimates are shared, because they know no framework."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        self.facts: dict[str, Mapping[str, Any]] = {
+            "model": describe_model(resolved.model),
+            "cluster": describe_cluster(resolved.cluster),
+        }
+        self.examined = 0
+        self._memory: dict[Plan, MemoryEstimate] = {}
+        self._seconds: dict[Plan, float] = {}
+
+    def search(self, rules: FrameworkRules) -> Found:
+        """The best plan of one framework, trying the tunings in order."""
+        before = self.examined
+        refusals: list[Reason] = []
+        closest: Candidate | None = None
+        for skeleton in skeletons(self.resolved):
+            candidates, refused, near = self._candidates(rules, skeleton)
+            refusals += refused
+            best, limited = self._first_allowed(rules, candidates)
+            refusals += limited
+            if best:
+                return Found(best, (), self.examined - before)
+            if near and (closest is None or near.memory.total < closest.memory.total):
+                closest = near
+        if closest is not None:
+            refusals.append(_too_big(closest))
+        return Found(None, tuple(dict.fromkeys(refusals)), self.examined - before, closest)
+
+    def _first_allowed(
+        self, rules: FrameworkRules, candidates: list[Candidate]
+    ) -> tuple[Candidate | None, list[Reason]]:
+        refused: list[Reason] = []
+        for candidate in sorted(candidates, key=_order)[:CANDIDATES_JUDGED]:
+            found = limit_refusals(rules, candidate.plan, self.facts)
+            if not found:
+                return candidate, []
+            refused += found
+        return None, refused
+
+    def _candidates(
+        self, rules: FrameworkRules, skeleton: Skeleton
+    ) -> tuple[list[Candidate], list[Reason], Candidate | None]:
+        fitting: list[Candidate] = []
+        refusals: dict[Reason, None] = {}
+        closest: Candidate | None = None
+        open_cell = False
+        for plan in self._backends(rules, skeleton):
+            refused = [r for r in cheap_refusals(rules, plan) if not _about_layout(rules, r)]
+            if refused:
+                refusals.update(dict.fromkeys(refused))
+                continue
+            open_cell = True
+            for layout in self._layouts(rules, plan, skeleton.pins):
+                candidate = self._fill(rules, layout, skeleton.pins)
+                if candidate is None:
+                    continue
+                if candidate.memory.fits != "no":
+                    fitting.append(candidate)
+                elif closest is None or candidate.memory.total < closest.memory.total:
+                    closest = candidate
+        if open_cell and not fitting and closest is None:
+            refusals.update(dict.fromkeys(self._no_layout(rules, skeleton)))
+        return fitting, [] if open_cell and (fitting or closest) else list(refusals), closest
+
+    def _backends(self, rules: FrameworkRules, skeleton: Skeleton) -> Iterator[Plan]:
+        pin = skeleton.pins.get("backend")
+        for backend in (pin,) if pin else ("hf", "megatron"):
+            plan = replace(skeleton.plan, backend=backend)
+            if backend == "megatron":
+                plan = replace(plan, zero_stage=1, recompute="full", gradient_checkpointing=True, attention="flash")
+            yield plan
+
+    def _layouts(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
+        model = self.resolved.model
+        engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if plan.online else None
+        shapes = megatron_layouts(plan, model, pins) if plan.backend == "megatron" else hf_layouts(plan, pins)
+        attention = self._attention(rules, plan, pins)
+        spreads = [{**shape, "attention": attention} for shape in shapes if _agrees(shape, pins)]
+        for rollout in rollouts(plan, model, self.resolved.cluster.gpu_memory_gib, engines):
+            for shape in spreads:
+                yield replace(plan, **shape, **rollout)
+
+    def _attention(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> str:
+        if "attention" in pins:
+            return pins["attention"]
+        allowed = allowed_values(rules, "attention", plan.as_dict())
+        wanted = ("flash", "sdpa", "eager") if self.resolved.cluster.gpu.supports_flash2 else ("sdpa", "eager")
+        return next((kind for kind in wanted if allowed is None or kind in allowed), "sdpa")
+
+    def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
+        """The best way to hold this layout: least recomputation, then the largest micro batch that fits."""
+        best: Candidate | None = None
+        for squeeze in squeezes(plan, pins):
+            shaped = self._settle(rules, replace(plan, **squeeze), pins)
+            if shaped is None:
+                continue
+            candidate = self._largest_micro_batch(rules, shaped, pins)
+            if candidate is None:
+                continue
+            if best is None or _order(candidate) < _order(best):
+                best = candidate
+            if best.memory.fits == "fits":
+                break
+        return best
+
+    def _settle(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Plan | None:
+        """The plan with the framework's habits; None when it is illegal or refused."""
+        habits = {k: v for k, v in habit_values(rules, plan).items() if k not in PLANNED and k not in pins}
+        plan = replace(plan, **habits).normalised()
+        plan = self._batch(plan, plan.micro_batch_size, pins)
+        if not is_legal(plan, self.resolved.model) or cheap_refusals(rules, plan):
+            return None
+        return plan
+
+    def _largest_micro_batch(
+        self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]
+    ) -> Candidate | None:
+        best: Candidate | None = None
+        for size in self._micro_batches(plan, pins):
+            tried = self._batch(plan, size, pins)
+            if not is_legal(tried, self.resolved.model):
+                continue
+            candidate = self._estimate(tried)
+            if best is None or _order(candidate) < _order(best):
+                best = candidate
+            if candidate.memory.fits == "no":
+                break
+        return best
+
+    def _micro_batches(self, plan: Plan, pins: Mapping[str, Any]) -> list[int]:
+        if "micro_batch_size" in pins:
+            return [pins["micro_batch_size"]]
+        per_rank = max(1, (self.resolved.request.global_batch_size or 1) // plan.data_parallel)
+        most = min(MOST_MICRO_BATCH, per_rank, max(1, TOKENS_PER_PASS // plan.seq_len))
+        smallest = 2 if plan.method == "kto" else 1  # a batch of one has no other completion to compare with
+        return [size for size in (1, 2, 4, 8, 16) if smallest <= size <= max(most, smallest)]
+
+    def _batch(self, plan: Plan, micro: int, pins: Mapping[str, Any]) -> Plan:
+        """micro x accumulation x DP as near as possible to the wanted batch; whole groups of answers per rank."""
+        wanted = self.resolved.request.global_batch_size or 1
+        steps = pins.get("gradient_accumulation_steps") or max(1, round(wanted / (micro * plan.data_parallel)))
+        if plan.online and "gradient_accumulation_steps" not in pins:
+            while micro * steps % plan.generations:
+                steps += 1
+        return replace(plan, micro_batch_size=micro, gradient_accumulation_steps=steps)
+
+    def _estimate(self, plan: Plan) -> Candidate:
+        self.examined += 1
+        if plan not in self._memory:
+            self._memory[plan] = estimate_memory(self.resolved.model, plan, self.resolved.cluster)
+            step = seconds_per_step(self.resolved.model, plan, self.resolved.cluster)
+            self._seconds[plan] = step / plan.global_batch_size
+        return Candidate(plan, self._memory[plan], self._seconds[plan])
+
+    def _no_layout(self, rules: FrameworkRules, skeleton: Skeleton) -> list[Reason]:
+        """Why no layout of an open cell is left: broken divisibility, or layouts the framework lacks."""
+        reasons: dict[Reason, None] = {}
+        for plan in self._backends(rules, skeleton):
+            for layout in self._layouts(rules, plan, skeleton.pins):
+                for row in TABLE:
+                    text = row.broken(layout, self.resolved.model)
+                    if text:
+                        reasons[Reason(row.id, "refuse", text, row.source)] = None
+                reasons.update(dict.fromkeys(cheap_refusals(rules, layout)))
+        if not reasons:
+            reasons[Reason("planner.pins", "refuse", "no layout agrees with the pinned plan fields", "request")] = None
+        return list(reasons)[:6]
+
+
+def _agrees(shape: Mapping[str, Any], pins: Mapping[str, Any]) -> bool:
+    return all(pins.get(field, value) == value for field, value in shape.items())
+
+
+def _order(candidate: Candidate) -> tuple[Any, ...]:
+    """Fitting before tight before not; then time to within 2 %, then the simpler plan."""
+    plan, memory = candidate.plan, candidate.memory
+    rank = ("fits", "tight", "no").index(memory.fits)
+    if rank == 2:
+        return (rank, memory.total, 0.0, ())
+    coarse = round(_log(candidate.seconds) / 0.02)
+    return (rank, coarse, 0.0, _complexity(plan), memory.total)
+
+
+def _complexity(plan: Plan) -> tuple[int, ...]:
+    degrees = plan.tensor_parallel * plan.pipeline_parallel * plan.context_parallel * plan.expert_parallel
+    return (
+        degrees,
+        ("none", "optimizer", "all", "nvme").index(plan.offload),
+        plan.zero_stage,
+        int(plan.fsdp),
+        int(plan.liger),
+        plan.gradient_accumulation_steps,
+    )
+
+
+def _log(value: float) -> float:
+    import math
+
+    return math.log(value) if value > 0 else 0.0
+
+
+def _about_layout(rules: FrameworkRules, reason: Reason) -> bool:
+    """Whether a refusal is about a field that the layout will still set."""
+    row = next((row for row in rules.only if row.id == reason.rule), None)
+    return row is not None and row.field in LAYOUT_FIELDS
+
+
+LAYOUT_FIELDS = frozenset(
+    """zero_stage fsdp offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
+    pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel gradient_checkpointing recompute
+    attention liger loss param_dtype master_weights rollout_engine rollout_tensor_parallel
+    rollout_memory_fraction lora_dropout micro_batch_size""".split()
+)
+
+
+def _too_big(closest: Candidate) -> Reason:
+    memory, plan = closest.memory, closest.plan
+    if memory.total > memory.capacity_gib:
+        text = (
+            f"the smallest plan ({describe(plan)}) needs {memory.total:.1f} GiB a GPU at the {memory.moment}; "
+            f"{memory.capacity_gib:.1f} GiB are there"
+        )
+    else:
+        text = (
+            f"the smallest plan ({describe(plan)}) needs {memory.host_gib:.0f} GiB of host memory a node; "
+            f"{memory.host_capacity_gib:.0f} GiB are there"
+        )
+    return Reason("planner.memory", "refuse", text, "advisor/estimate/memory.py")
+
+
+def describe(plan: Plan) -> str:
+    """A plan in one phrase, for reasons and tables."""
+    parts = [plan.tuning if plan.quantization == "none" else f"{plan.tuning} {plan.quantization}"]
+    if plan.backend == "megatron":
+        parts.append(f"Megatron TP{plan.tensor_parallel} PP{plan.pipeline_parallel} EP{plan.expert_parallel}")
+    elif plan.fsdp:
+        parts.append("FSDP2")
+    elif plan.zero_stage:
+        parts.append(f"ZeRO-{plan.zero_stage}")
+    elif plan.world_size > 1:
+        parts.append("DDP")
+    if plan.context_parallel > 1:
+        parts.append(f"CP{plan.context_parallel}")
+    if plan.offload != "none":
+        parts.append(f"{plan.offload} offload")
+    if plan.gradient_checkpointing:
+        parts.append("recompute" if plan.recompute == "none" else f"{plan.recompute} recompute")
+    parts.append(f"{plan.micro_batch_size} x {plan.seq_len}")
+    return ", ".join(parts)

@@ -1,0 +1,191 @@
+"""What is tried: skeletons (what trains) and layouts (how it is spread), as a framework's rules allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from advisor.facts.types import ModelFacts
+from advisor.plan import Plan
+from advisor.planner.legality import stage_layers
+from advisor.request import PINS, Request
+from advisor.resolve import Resolved, default
+
+AUTO_TUNINGS = {"cpt": ("full", "lora", "qlora"), "rm": ("lora", "full", "qlora")}
+"""What `--tuning auto` tries, in order; the first that fits is taken."""
+ADAPTERS_FIRST = ("lora", "qlora")
+
+SHARDINGS = (
+    (0, False, "none"),
+    (1, False, "none"),
+    (2, False, "none"),
+    (3, True, "none"),
+    (3, False, "none"),
+    (2, False, "optimizer"),
+    (3, False, "optimizer"),
+    (3, True, "all"),
+    (3, False, "all"),
+    (3, False, "nvme"),
+)
+"""(zero_stage, fsdp, offload) on the transformers backend, simplest and fastest first."""
+
+POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LONG_SEQUENCE = 16384
+"""From this length on, splitting the sequence over GPUs is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """What trains, with its hyperparameters; the layout is still open."""
+
+    plan: Plan
+    pins: Mapping[str, Any]
+    """Plan fields the user fixed."""
+
+
+def pinned(request: Request) -> dict[str, Any]:
+    """Plan field -> value for every explicit plan flag."""
+    values = request.model_dump(mode="json")
+    return {field: values[name] for name, field in PINS.items() if values[name] is not None}
+
+
+def lora_targets(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ("all-linear",)
+
+
+def tunings(request: Request) -> tuple[tuple[str, str], ...]:
+    """(tuning, quantization) to try, in order."""
+    quantization = request.quantization
+    wanted = request.tuning or "auto"
+    if wanted == "auto":
+        names = AUTO_TUNINGS.get(str(request.method), ADAPTERS_FIRST)
+        if quantization not in (None, "none"):
+            names = ("qlora",)
+    else:
+        names = (wanted,)
+    found: list[tuple[str, str]] = []
+    for name in names:
+        if name == "lora" and quantization in ("4bit", "8bit"):
+            name = "qlora"
+        base = (quantization if quantization not in (None, "none") else "4bit") if name == "qlora" else "none"
+        found.append((name, str(base)))
+    return tuple(dict.fromkeys(found))
+
+
+def skeletons(resolved: Resolved) -> Iterator[Skeleton]:
+    """One plan per (tuning, quantization), on one cluster, with defaults from the tables."""
+    request = resolved.request
+    pins = pinned(request)
+    for tuning, quantization in tunings(request):
+        context = {"method": request.method, "tuning": tuning}
+        plan = Plan(
+            method=str(request.method),
+            tuning=tuning,
+            quantization=quantization,
+            precision=request.precision or "bf16",
+            optimizer=request.optimizer or "adamw",
+            lora_rank=request.lora_rank or default("lora_rank", context)[0],
+            lora_alpha=2 * (request.lora_rank or default("lora_rank", context)[0]),
+            lora_targets=lora_targets(request.lora_targets),
+            seq_len=request.seq_len or 2048,
+            epochs=request.epochs or 1.0,
+            learning_rate=request.learning_rate or default("learning_rate", context)[0],
+            beta=default("beta", context)[0],
+            prompt_len=request.prompt_len or 0,
+            response_len=request.response_len or 0,
+            generations=request.generations or 0,
+            nodes=resolved.cluster.nodes,
+            gpus_per_node=resolved.cluster.gpus_per_node,
+        )
+        yield Skeleton(replace(plan, **pins).normalised(), pins)
+
+
+def rollouts(
+    plan: Plan, model: ModelFacts, memory_gib: float, engines: Iterable[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Rollout settings worth trying: vLLM where it is there, at the smallest tensor parallel that holds it.
+
+    Rule: memory x fraction x TP > 2 bytes x parameters, with a quarter left for the KV cache
+    (verl docs perf/best_practices: gpu_memory * utilization * TP > 2 * parameters).
+    """
+    if not plan.online:
+        yield {}
+        return
+    allowed = tuple(engines) if engines is not None else ("vllm", "hf")
+    if "vllm" in allowed:
+        weights = 2 * model.total_parameters / 2**30
+        for fraction in (0.4, 0.6, 0.75):
+            for tp in POWERS:
+                if tp > plan.world_size or model.heads % tp or plan.world_size % tp:
+                    continue
+                if memory_gib * fraction * tp > 1.25 * weights:
+                    yield {
+                        "rollout_engine": "vllm",
+                        "rollout_tensor_parallel": tp,
+                        "rollout_memory_fraction": fraction,
+                    }
+                    break
+    if "hf" in allowed:
+        yield {"rollout_engine": "hf"}
+
+
+def hf_layouts(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """How the transformers backend may spread the plan."""
+    contexts = POWERS[:4] if plan.seq_len >= LONG_SEQUENCE else (1,)
+    for context in _pin(pins, "context_parallel", contexts):
+        for tensor in _pin(pins, "tensor_parallel", (1,)):
+            for expert in _pin(pins, "expert_parallel", (1,)):
+                for stage, fsdp, offload in SHARDINGS:
+                    if plan.world_size == 1 and stage and offload == "none" and not fsdp:
+                        continue
+                    yield {
+                        "zero_stage": stage,
+                        "fsdp": fsdp,
+                        "offload": offload,
+                        "context_parallel": context,
+                        "tensor_parallel": tensor,
+                        "expert_parallel": expert,
+                    }
+
+
+def megatron_layouts(plan: Plan, model: ModelFacts, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """TP x PP x EP x CP grids of Megatron-LM. TP stays inside a node: it talks at every matrix."""
+    tensors = [tp for tp in POWERS if tp <= min(8, plan.gpus_per_node)]
+    stages = [pp for pp in (1, 2, 4, 8, 12, 16) if pp <= min(model.layers, plan.world_size)]
+    experts = [ep for ep in POWERS if model.moe and ep <= plan.world_size] or [1]
+    contexts = POWERS[:4] if plan.seq_len >= LONG_SEQUENCE else (1,)
+    for tensor in _pin(pins, "tensor_parallel", tensors):
+        for pipeline in _pin(pins, "pipeline_parallel", stages):
+            first, last = stage_layers(model.layers, pipeline)
+            for context in _pin(pins, "context_parallel", contexts):
+                if plan.world_size % (tensor * pipeline * context):
+                    continue
+                for expert in _pin(pins, "expert_parallel", experts):
+                    yield {
+                        "tensor_parallel": tensor,
+                        "sequence_parallel": tensor > 1,
+                        "pipeline_parallel": pipeline,
+                        "pipeline_first_layers": pins.get("pipeline_first_layers", first),
+                        "pipeline_last_layers": pins.get("pipeline_last_layers", last),
+                        "context_parallel": context,
+                        "expert_parallel": expert,
+                        "zero_stage": 1,
+                        "fsdp": False,
+                    }
+
+
+def _pin(pins: Mapping[str, Any], field: str, otherwise: Iterable[Any]) -> Iterable[Any]:
+    return (pins[field],) if field in pins else otherwise
+
+
+def squeezes(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Ways to hold fewer activations, fastest first."""
+    if plan.backend == "megatron":
+        for offload in _pin(pins, "offload", ("none", "optimizer")):
+            for recompute in _pin(pins, "recompute", ("none", "selective", "full")):
+                yield {"offload": offload, "recompute": recompute, "gradient_checkpointing": recompute != "none"}
+        return
+    for liger in _pin(pins, "liger", (False, True)):
+        for checkpointing in _pin(pins, "gradient_checkpointing", (False, True)):
+            yield {"gradient_checkpointing": checkpointing, "liger": liger}

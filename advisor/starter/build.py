@@ -1,0 +1,270 @@
+"""Advice -> the files of a starter repo, in memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from advisor import __version__
+from advisor.advise import Advice, Ranked
+from advisor.errors import InputError
+from advisor.frameworks import framework
+from advisor.frameworks.base import Emitted, Framework
+from advisor.frameworks.table import Job, Rendered
+from advisor.paths import rules_root, templates_root
+from advisor.plan import Plan
+from advisor.planner.search import describe
+from advisor.rendering import render
+from advisor.resolve import Resolved
+from advisor.rules import habit_values, load_framework
+from advisor.starter.data import Wiring, as_lines, smoke_rows, stored_rows, wire
+
+JUDGES = Path(__file__).resolve().parent.parent / "judges"
+BF16_FOLDER = "model_bf16"
+SMOKE_FILES = ("tiny_model.py", "loss.py", "override.py")
+
+
+def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitted]:
+    """Every file of the starter repo for one row of the ranking, ordered by path.
+
+    `answers` is the request as the user gave it. Raises InputError when the data cannot be wired in,
+    CannotExpress when the framework's table has no key for a value of the plan.
+    """
+    module = framework(row.framework)
+    resolved = advice.resolved
+    plan = row.plan
+    reads = module.data_need(plan).reads
+    wiring = wire(resolved.datasets, plan, reads, bool(resolved.request.data_in_place))
+    job = _job(resolved, row, wiring)
+    rules = load_framework(row.framework)
+    rendered = module.TABLE.render(plan, job, lambda p: habit_values(rules, p))
+    files = [
+        *module.files(plan, job, rendered),
+        *_data(wiring, plan),
+        *_rewards(job, resolved),
+        *_launch(module, plan, job, rendered, resolved),
+        *_requirements(module, plan, resolved),
+        *_prepare(resolved, job),
+    ]
+    files += _smoke(module, plan, job, rendered, wiring, resolved, files)
+    files.append(Emitted("answers.yaml", "answers", answers_text(answers, row)))
+    command = list(module.command(plan, job))
+    files.append(Emitted("README.md", "readme", _readme(advice, row, job, module, command, files, rendered)))
+    files.append(Emitted("advice.json", "report", advice_json(advice, row, command, files)))
+    return sorted(files, key=lambda file: file.path)
+
+
+def _job(resolved: Resolved, row: Ranked, wiring: Wiring) -> Job:
+    request, model = resolved.request, resolved.model
+    path = model.local_path or model.id
+    if needs_preparing(resolved):
+        path = BF16_FOLDER
+    extra = resolved.datasets[0].extra if resolved.datasets else {}
+    return Job(
+        model=model,
+        model_path=path,
+        data_path=wiring.path,
+        data_local=wiring.local,
+        data_format=wiring.format,
+        data_extra=extra,
+        rows=wiring.rows,
+        run_name=slug(f"{model.id.split('/')[-1]}-{row.plan.method}-{row.plan.tuning}"),
+        tracker=request.tracker or "none",
+        hub=request.hub or "hf",
+        reward=_reward_reference(request.reward),
+        reward_model=request.reward_model,
+        teacher=request.teacher,
+        adapter=request.adapter,
+        version=request.framework_version or row.version,
+    )
+
+
+def needs_preparing(resolved: Resolved) -> bool:
+    """Whether the checkpoint must be converted before any of the six can train it."""
+    return resolved.model.native_dtype.startswith("fp8") and resolved.model.local_path is None
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+
+
+def _reward_reference(reward: str | None) -> str | None:
+    """`path/to/file.py:function` -> `rewards.py:function`: the file travels into the repo under that name."""
+    if reward is None:
+        return None
+    file, colon, function = reward.rpartition(":")
+    if not colon or not function.isidentifier() or not file.endswith(".py"):
+        raise InputError("reward", f"{reward!r} will not do; give FILE.py:function")
+    return f"rewards.py:{function}"
+
+
+def _data(wiring: Wiring, plan: Plan) -> list[Emitted]:
+    if not wiring.local or Path(wiring.path).is_absolute():
+        return []
+    rows = list(stored_rows(wiring, plan)) or smoke_rows(wiring, plan)
+    return [Emitted(wiring.path, "data", as_lines(rows))]
+
+
+def _rewards(job: Job, resolved: Resolved) -> list[Emitted]:
+    if job.reward is None:
+        return []
+    source = str(resolved.request.reward).rpartition(":")[0]
+    default = resolved.origins.get("reward")
+    if default:
+        return [Emitted("rewards.py", "reward", (templates_root() / "starter" / "rewards.py").read_text("utf-8"))]
+    try:
+        return [Emitted("rewards.py", "reward", Path(source).read_text(encoding="utf-8"))]
+    except OSError as error:
+        raise InputError("reward", f"{source}: {error.strerror or error}") from None
+
+
+def _launch(
+    module: Framework, plan: Plan, job: Job, rendered: Rendered, resolved: Resolved
+) -> list[Emitted]:
+    context = _context(module, plan, job, rendered)
+    environment = dict(context.get("environment", {}))
+    if job.hub == "modelscope":
+        environment.setdefault("USE_MODELSCOPE_HUB", "1")
+    files = [
+        Emitted("run.sh", "launch", render(f"{module.NAME}/run.sh.jinja", **context), True),
+        Emitted("launch/env.sh", "launch", render("launch/env.sh.jinja", **{**context, "environment": environment})),
+    ]
+    if plan.nodes > 1 or resolved.request.launcher == "slurm":
+        template = context.get("slurm_template", "launch/slurm.sbatch.jinja")
+        files.append(Emitted("launch/slurm.sbatch", "slurm", render(template, **context), True))
+    return files
+
+
+def _context(module: Framework, plan: Plan, job: Job, rendered: Rendered) -> dict[str, Any]:
+    return {
+        "plan": plan,
+        "job": job,
+        "documents": rendered.documents,
+        "command": tuple(module.command(plan, job)),
+        **module.context(plan, job, rendered),
+    }
+
+
+def _requirements(module: Framework, plan: Plan, resolved: Resolved) -> list[Emitted]:
+    pins = rules_root() / "pins" / module.NAME
+    sets = json.loads((pins / "gpu.json").read_text("utf-8"))
+    chosen: dict[str, str] = {}
+    for group in sets["sets"]:
+        if all(getattr(plan, field) in allowed for field, allowed in group.get("match", {}).items()):
+            chosen |= {re.split(r"[<>=\[ @]", line, maxsplit=1)[0]: line for line in group["requires"]}
+    tracker = resolved.request.tracker
+    if tracker not in (None, "none"):
+        chosen.setdefault(str(tracker), str(tracker))
+    notes = [f"# {line}" for line in sets["notes"]]
+    head = [f"# {module.NAME}, for a CUDA machine. {sets['status']}", *notes]
+    text = "\n".join([*head, *chosen.values()]) + "\n"
+    cpu = (pins / "cpu.txt").read_text("utf-8")
+    return [
+        Emitted("requirements.txt", "requirements", text),
+        Emitted("requirements-cpu.txt", "requirements", cpu),
+    ]
+
+
+def _prepare(resolved: Resolved, job: Job) -> list[Emitted]:
+    if not needs_preparing(resolved):
+        return []
+    bf16_gb = 2 * resolved.model.total_parameters / 1e9
+    text = render(
+        "starter/prepare_model.sh.jinja", model=resolved.model.id, folder=BF16_FOLDER, bf16_gb=round(bf16_gb)
+    )
+    script = (templates_root() / "starter" / "dequantize_fp8.py").read_text("utf-8")
+    return [
+        Emitted("prepare_model.sh", "launch", text, True),
+        Emitted("prepare/dequantize_fp8.py", "launch", script),
+    ]
+
+
+def _smoke(
+    module: Framework,
+    plan: Plan,
+    job: Job,
+    rendered: Rendered,
+    wiring: Wiring,
+    resolved: Resolved,
+    files: Sequence[Emitted],
+) -> list[Emitted]:
+    smoke = module.smoke(plan, job)
+    judged = [file.path for file in files if file.role in smoke.judged_roles]
+    arguments = ["--seq-class"] if plan.method == "rm" else []
+    if resolved.model.local_path:
+        arguments += ["--tokenizer-from", resolved.model.local_path]
+    context = {
+        **_context(module, plan, job, rendered),
+        "smoke": smoke,
+        "judged": judged,
+        "tiny_arguments": arguments,
+        "data_override": not wiring.local or wiring.rows > 2000,
+    }
+    root = templates_root()
+    plain = {f"smoke/{name}": root / "starter" / "smoke" / name for name in SMOKE_FILES}
+    plain |= {f"smoke/{name}": root / path for name, path in smoke.files.items()}
+    plain["smoke/judge.py"] = JUDGES / module.JUDGE
+    config = json.dumps(dict(resolved.model.config), indent=2, ensure_ascii=False) + "\n"
+    return [
+        Emitted("smoke.sh", "smoke", render(f"{module.NAME}/smoke.sh.jinja", **context), True),
+        Emitted("smoke/rows.jsonl", "smoke", as_lines(smoke_rows(wiring, plan))),
+        Emitted("smoke/model_config/config.json", "smoke", config),
+        *(Emitted(path, "smoke", source.read_text("utf-8")) for path, source in sorted(plain.items())),
+    ]
+
+
+def answers_text(answers: Mapping[str, Any], row: Ranked) -> str:
+    """The answers as given, with the chosen framework: `advisor new --answers answers.yaml` repeats the run."""
+    kept = {k: v for k, v in answers.items() if v is not None and k != "origins"} | {"framework": row.framework}
+    head = f"# Written by advisor {__version__}. Run it again: advisor new DIR --answers answers.yaml\n"
+    return head + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+
+
+def roles(files: Sequence[Emitted]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for file in sorted(files, key=lambda file: file.path):
+        found.setdefault(file.role, []).append(file.path)
+    return found
+
+
+def advice_json(advice: Advice, row: Ranked, command: Sequence[str], files: Sequence[Emitted]) -> str:
+    content = advice.as_dict()
+    content["ranking"] = [other for other in content["ranking"] if other["framework"] == row.framework]
+    content |= {
+        "framework": row.framework,
+        "version": row.version,
+        "plan": row.plan.as_dict(),
+        "command": list(command),
+        "files": roles([*files, Emitted("advice.json", "report", "")]),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _readme(
+    advice: Advice,
+    row: Ranked,
+    job: Job,
+    module: Framework,
+    command: Sequence[str],
+    files: Sequence[Emitted],
+    rendered: Rendered,
+) -> str:
+    return render(
+        "starter/README.md.jinja",
+        row=row,
+        advice=advice,
+        resolved=advice.resolved,
+        plan=row.plan,
+        job=job,
+        name=module.NAME,
+        command=tuple(command),
+        described=describe(row.plan),
+        has={file.path for file in files},
+        documents=rendered.documents,
+        version=__version__,
+    )
