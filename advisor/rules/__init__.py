@@ -7,6 +7,7 @@ the `names` declared for them.
 
 from advisor.rules.capabilities import (
     allowed_values,
+    capability_refusals,
     cell_evidence,
     cheap_refusals,
     framework_names,
@@ -46,6 +47,7 @@ __all__ = [
     "Scope",
     "Verdict",
     "allowed_values",
+    "capability_refusals",
     "cell_evidence",
     "cheap_refusals",
     "describe_cluster",

@@ -153,6 +153,11 @@ def _unlisted(rules: FrameworkRules, plan: Plan) -> Reason:
     return Reason(f"{rules.framework}.unlisted", REFUSE, because, rules.releases[0].evidence[0].ref)
 
 
+def capability_refusals(rules: FrameworkRules, plan: Plan) -> tuple[Reason, ...]:
+    """Why the framework cannot do such a thing at all, whatever the plan's other fields are."""
+    return _index(rules).capability_refusals(plan)
+
+
 def cheap_refusals(rules: FrameworkRules, plan: Plan) -> tuple[Reason, ...]:
     """Why the framework cannot do this plan, as far as tables tell: capabilities and restricted fields."""
     index = _index(rules)

@@ -61,6 +61,12 @@ def test_refusals(demo: FrameworkRules, changes: dict[str, Any], refused: list[s
     assert ids(engine.refusals(demo, plan, FACTS)) == refused
 
 
+def test_what_is_done_at_all_is_apart_from_how(demo: FrameworkRules) -> None:
+    plan = Plan(method="rm", pipeline_parallel=2, gpus_per_node=2)
+    assert ids(engine.capability_refusals(demo, plan)) == ["demo.unlisted"]
+    assert engine.capability_refusals(demo, replace(plan, method="sft")) == ()
+
+
 def test_a_refusal_says_why_and_from_where(demo: FrameworkRules) -> None:
     (reason,) = engine.cheap_refusals(demo, Plan(precision="fp8"))
     assert reason.as_dict() == {
