@@ -64,6 +64,13 @@ LARGE = {
         ({"request.method": "grpo", "request.avoid": ["verl"]}, {"axolotl", "llamafactory"}),
         ({"request.framework": "trl"}, {"trl"}),
         ({"request.avoid": ["axolotl"]}, {"llamafactory"}),
+        ({"model.vision": True}, {"llamafactory"}),
+        ({"request.launcher": "skypilot"}, {"axolotl"}),
+        ({"request.method": "grpo", "request.prefer": "simplicity"}, {"llamafactory"}),
+        (
+            {"request.method": "grpo", "request.prefer": "simplicity", "request.avoid": ["llamafactory"]},
+            {"trl", "unsloth"},
+        ),
         ({"request.prefer": "stability"}, {"axolotl"}),
         ({"request.prefer": "simplicity"}, {"llamafactory"}),
         ({**SMALL_GPU, "request.prefer": "memory"}, {"unsloth"}),
