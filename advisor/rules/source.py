@@ -94,6 +94,9 @@ class Node:
         return self.value
 
 
+_COLLECTIONS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
+
+
 def read_yaml(path: Path, shown: str) -> Node:
     """The file as Nodes; `shown` is how messages call it."""
     # Imported here: the compiled rules, which nearly every run uses, need no YAML.
@@ -103,6 +106,11 @@ def read_yaml(path: Path, shown: str) -> Node:
     try:
         loader = loader_class(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()
+        if root is None:
+            raise RuleError(f"{shown}:1: the file is empty")
+        return _convert(root, loader, shown)
+    except RecursionError as error:
+        raise RuleError(f"{shown}:1: nested too deeply, or an alias refers to itself") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RuleError(f"{shown}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -111,13 +119,12 @@ def read_yaml(path: Path, shown: str) -> Node:
         raise RuleError(
             f"{shown}:{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
         ) from error
-    if root is None:
-        raise RuleError(f"{shown}:1: the file is empty")
-    return _convert(root, loader, shown)
 
 
 def _convert(node: Any, loader: Any, file: str) -> Node:
     line = node.start_mark.line + 1
+    if node.id != "scalar" and node.tag not in _COLLECTIONS:
+        Node(None, file, line).fail(f"unknown tag {node.tag!r}")
     if node.id == "sequence":
         return Node([_convert(item, loader, file) for item in node.value], file, line)
     if node.id == "mapping":
