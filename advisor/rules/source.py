@@ -97,12 +97,15 @@ class Node:
 _COLLECTIONS = ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map")
 
 
-def read_yaml(path: Path, shown: str) -> Node:
-    """The file as Nodes; `shown` is how messages call it."""
+def read_yaml(path: Path, shown: str, *, shipped: bool = False) -> Node:
+    """The file as Nodes; `shown` is how messages call it.
+
+    Files of our own go through libyaml, which is fast but overruns the stack on absurdly nested ones.
+    """
     # Imported here: the compiled rules, which nearly every run uses, need no YAML.
     import yaml
 
-    loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader_class = getattr(yaml, "CSafeLoader", yaml.SafeLoader) if shipped else yaml.SafeLoader
     try:
         loader = loader_class(path.read_text(encoding="utf-8"))
         root = loader.get_single_node()

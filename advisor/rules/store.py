@@ -52,7 +52,7 @@ def compile_documents(root: Path) -> dict[str, Any]:
     selection: dict[str, Any] = {}
     before = digest(root)
     for name, path in sources(root):
-        node = read_yaml(path, f"rules/{name}")
+        node = read_yaml(path, f"rules/{name}", shipped=True)
         if name.startswith("selection/"):
             selection[name] = selection_document(node, seen)
             continue

@@ -35,3 +35,10 @@ def test_refused(path: Path) -> None:
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuleError, match=r"nowhere\.yaml: cannot be read"):
         load_policy([tmp_path / "nowhere.yaml"])
+
+
+def test_absurd_nesting_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.yaml"
+    path.write_text("rules: " + "[" * 100_000, encoding="utf-8")
+    with pytest.raises(RuleError, match=r"deep\.yaml:1: nested too deeply"):
+        load_policy([path])

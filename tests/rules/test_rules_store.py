@@ -33,9 +33,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read: list[str] = []
     original = source.read_yaml
 
-    def counting(path: Path, shown: str) -> Any:
+    def counting(path: Path, shown: str, **options: bool) -> Any:
         read.append(path.name)
-        return original(path, shown)
+        return original(path, shown, **options)
 
     monkeypatch.setattr(source, "read_yaml", counting)
     return read
@@ -105,8 +105,8 @@ def test_a_file_that_changes_while_it_is_read_is_not_kept(
 ) -> None:
     original = source.read_yaml
 
-    def editing(path: Path, shown: str) -> Any:
-        node = original(path, shown)
+    def editing(path: Path, shown: str, **options: bool) -> Any:
+        node = original(path, shown, **options)
         with path.open("a", encoding="utf-8") as file:
             file.write("# edited meanwhile\n")
         return node
