@@ -10,8 +10,20 @@ ALL_LINEAR_ROLES = ("attention", "mlp", "shared_expert")
 TOWER_ROLES = ("vision", "projector")
 
 RENAMED_GATE_UP_DOWN = frozenset(
-    "deepseek_v2 deepseek_v3 deepseek_v32 ernie4_5_moe glm4_moe glm4_moe_lite glm_moe_dsa mellum olmoe "
-    "qwen3_moe qwen3_next solar_open".split()
+    [
+        "deepseek_v2",
+        "deepseek_v3",
+        "deepseek_v32",
+        "ernie4_5_moe",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "glm_moe_dsa",
+        "mellum",
+        "olmoe",
+        "qwen3_moe",
+        "qwen3_next",
+        "solar_open",
+    ]
 )
 RENAMED_W123 = frozenset({"minimax_m2", "mixtral"})
 MAMBA = frozenset({"falcon_h1", "nemotron_h"})
@@ -58,7 +70,8 @@ def _by_name(model: ModelFacts, name: str) -> list[Weight]:
     known = sorted({_last(w) for w in model.weights if w.linear and w.role in roles})
     raise InputError(
         "lora_targets",
-        f"'{name}' is no linear module of {model.id}; use one of {', '.join(WORDS)} or modules out of {', '.join(known)}",
+        f"'{name}' is no linear module of {model.id}; use one of {', '.join(WORDS)} "
+        f"or modules out of {', '.join(known)}",
     )
 
 
@@ -79,7 +92,7 @@ def lora_modules(model: ModelFacts, targets: tuple[str, ...], *, vision: bool = 
 def lora_parameters(
     model: ModelFacts, targets: tuple[str, ...], rank: int, *, vision: bool = False
 ) -> int:
-    """Trainable parameters of adapters of `rank`: rank x (in + out) a matrix, for each expert of a fused one."""
+    """Trainable parameters of adapters of `rank`: rank x (in + out) a matrix, once for each fused expert."""
     total = 0
     for weight in lora_modules(model, targets, vision=vision):
         *experts, out, into = weight.shape

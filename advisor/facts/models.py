@@ -8,15 +8,13 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from advisor.errors import InputError
 from advisor.facts.architectures import Decoder, decoder_of, weights_of
 from advisor.facts.architectures.decoder import sparse_layers
-from advisor.facts.architectures.fields import CATALOG
 from advisor.facts.lora import (
     expert_parameter_names,
     linear_module_names,
@@ -25,6 +23,7 @@ from advisor.facts.lora import (
     names_peft_redirects,
 )
 from advisor.facts.types import ModelFacts, Moe
+from advisor.paths import rules_root
 
 __all__ = [
     "ModelSummary",
@@ -42,14 +41,15 @@ Row = dict[str, Any]
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "half": "fp16"}
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSummary:
+class ModelSummary(TypedDict):
     """One line of `advisor models`."""
 
     id: str
     model_type: str
-    total_parameters: int | None
-    active_parameters: int | None
+    total: int | None
+    """Parameters; None where they cannot be counted."""
+    active: int | None
+    """Parameters a token passes."""
     context: int | None
     native_dtype: str | None
     license: str | None
@@ -58,22 +58,27 @@ class ModelSummary:
     """Why the model cannot be used by name, or what to know about its numbers; often empty."""
 
 
+def _read_catalog(name: str) -> dict[str, Any]:
+    return json.loads((rules_root() / "catalog" / name).read_text(encoding="utf-8"))
+
+
 @cache
 def _rows() -> dict[str, Row]:
     """Catalog rows by lower-case id."""
-    read = json.loads((CATALOG / "models.json").read_text(encoding="utf-8"))
+    read = _read_catalog("models.json")
     return {row["id"].lower(): row for row in read["models"]}
 
 
 @cache
 def _aliases() -> dict[str, tuple[str, str]]:
     """Lower-case hub id -> (id as written, id of the catalog row with the same architecture)."""
-    read = json.loads((CATALOG / "aliases.json").read_text(encoding="utf-8"))
+    read = _read_catalog("aliases.json")
     return {name.lower(): (name, target) for name, target in read["same_architecture"].items()}
 
 
 def load_model(reference: str, *, offline: bool = True) -> ModelFacts:
     """Facts of a hub id, a folder with config.json, or a config.json file."""
+    reference = reference.strip().removeprefix("https://huggingface.co/")
     path = Path(reference).expanduser()
     if path.exists() or _is_path(reference):
         return _from_disk(path)
@@ -90,7 +95,7 @@ def _is_path(reference: str) -> bool:
 
 
 def _spelled(reference: str) -> str:
-    return reference.strip().lower().removeprefix("https://huggingface.co/").replace(" ", "-").strip("/")
+    return reference.lower().replace(" ", "-").strip("/")
 
 
 def _find(reference: str) -> tuple[str, Row] | None:
@@ -115,7 +120,8 @@ def _not_found(reference: str) -> InputError:
     written |= {key: name for key, (name, _) in _aliases().items()}
     short = {key.rsplit("/", 1)[-1]: name for key, name in written.items()}
     close = [written[key] for key in difflib.get_close_matches(wanted, written, n=3, cutoff=0.6)]
-    close += [short[key] for key in difflib.get_close_matches(wanted.rsplit("/", 1)[-1], short, n=3, cutoff=0.6)]
+    last = wanted.rsplit("/", 1)[-1]
+    close += [short[key] for key in difflib.get_close_matches(last, short, n=3, cutoff=0.6)]
     hint = f"close: {', '.join(list(dict.fromkeys(close))[:4])}; " if close else ""
     return InputError(
         "model",
@@ -287,8 +293,8 @@ def _summary(row: Row) -> ModelSummary:
     return ModelSummary(
         id=row["id"],
         model_type=facts.model_type if facts else str(row.get("model_type", "")),
-        total_parameters=facts.total_parameters if facts else None,
-        active_parameters=facts.active_parameters if facts else None,
+        total=facts.total_parameters if facts else None,
+        active=facts.active_parameters if facts else None,
         context=facts.max_positions if facts else row.get("dims", {}).get("max_position_embeddings"),
         native_dtype=row.get("native_dtype"),
         license=row.get("license"),

@@ -95,7 +95,8 @@ def _unknown(config: Mapping[str, Any], model_type: str) -> InputError:
     named = config.get("architectures") or ["?"]
     return InputError(
         "model",
-        f"architecture '{named[0]}' (model type '{model_type}') is not known; known: {', '.join(known_types())}",
+        f"architecture '{named[0]}' (model type '{model_type}') is not known; "
+        f"known: {', '.join(known_types())}",
     )
 
 
@@ -132,7 +133,8 @@ def weights_of(config: Mapping[str, Any]) -> tuple[Weight, ...]:
     text_type = decoder.text.model_type
     write = HYBRIDS[text_type][1] if text_type in HYBRIDS else text_decoder
     write(decoder.family, decoder.text, top.under(root))
-    head = top.under(decoder.multimodal.head_root) if decoder.multimodal and decoder.multimodal.head_root else top
+    head_root = decoder.multimodal.head_root if decoder.multimodal else ""
+    head = top.under(head_root) if head_root else top
     lm_head(decoder.family, decoder.text, head, tied=decoder.tied)
     return tuple(top.weights)
 

@@ -159,7 +159,8 @@ def _feed_forward(family: Family, fields: Fields, layers: Inventory) -> None:
     if fields.layers > sparse:
         _dense_mlp(family, fields, layers.under("mlp" if family.moe is None else family.moe.block), sparse)
     if family.moe is not None and sparse:
-        routed_block(family.moe, fields, layers.under(family.moe.block), sparse)
+        bias = fields.flag(family.mlp_bias)
+        routed_block(family.moe, fields, layers.under(family.moe.block), sparse, shared_bias=bias)
 
 
 def _dense_mlp(family: Family, fields: Fields, block: Inventory, sparse: int) -> None:
@@ -178,7 +179,9 @@ def _dense_mlp(family: Family, fields: Fields, block: Inventory, sparse: int) ->
         block.add(f"act_fn.{name}", (1,), "other", count)
 
 
-def routed_block(moe: MoeFamily, fields: Fields, block: Inventory, count: int) -> None:
+def routed_block(
+    moe: MoeFamily, fields: Fields, block: Inventory, count: int, *, shared_bias: bool
+) -> None:
     """Router, fused routed experts and the always-on expert of `count` layers."""
     hidden, experts, ffn = fields.hidden, fields.size(moe.experts), fields.size(moe.ffn)
     block.add(f"{moe.router}.weight", (experts, hidden), "router", count, linear=moe.router_linear)
@@ -193,7 +196,7 @@ def routed_block(moe: MoeFamily, fields: Fields, block: Inventory, count: int) -
         block.add("experts.down_proj_bias", (experts, hidden), "expert", count)
     shared = moe.shared_ffn(fields)
     if moe.shared and shared:
-        block.gated_mlp(moe.shared, hidden, shared, "shared_expert", count)
+        block.gated_mlp(moe.shared, hidden, shared, "shared_expert", count, bias=shared_bias)
     if moe.shared_gate:
         block.linear(f"{moe.shared}_gate", (1, hidden), "router", count)
     if moe.post_norm:

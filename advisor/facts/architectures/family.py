@@ -44,8 +44,8 @@ class Family:
     architecture: str
     decoder_layer: str
     attention: str = "grouped"
-    """grouped, fused (one qkv matrix), latent (MLA), or deltanet / deltanet-split: mixed with linear attention
-    whose input projections are joined or split."""
+    """grouped, fused (one qkv matrix), latent (MLA), or deltanet / deltanet-split: mixed with linear
+    attention whose input projections are joined or split."""
     qkv_bias: str | bool = False
     o_bias: str | bool = False
     qk_norm: str = ""

@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any, cast
 
 from advisor.errors import InputError
-
-CATALOG = Path(__file__).resolve().parents[3] / "rules" / "catalog"
+from advisor.paths import rules_root
 
 
 @cache
 def class_defaults() -> dict[str, dict[str, dict[str, Any]]]:
-    return json.loads((CATALOG / "config_defaults.json").read_text(encoding="utf-8"))
+    path = rules_root() / "catalog" / "config_defaults.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 class Fields:

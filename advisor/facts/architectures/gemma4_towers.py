@@ -49,7 +49,9 @@ def gemma4_audio(fields: Fields, text: Fields, model: Inventory) -> None:
     conv.linear("linear_start.linear", (2 * width, width), "vision", depth)
     conv.linear("linear_end.linear", (width, width), "vision", depth)
     conv.add("depthwise_conv1d.weight", (width, 1, fields.size("conv_kernel_size")), "vision", depth)
-    for name in ("lconv1d.pre_layer_norm", "lconv1d.conv_norm", "norm_pre_attn", "norm_post_attn", "norm_out"):
+    for name in ("pre_layer_norm", "conv_norm"):
+        conv.norm(name, width, depth, role="vision")
+    for name in ("norm_pre_attn", "norm_post_attn", "norm_out"):
         block.norm(name, width, depth, role="vision")
     out = fields.size("output_proj_dims")
     tower.linear("output_proj", (out, width), "vision", bias=True)

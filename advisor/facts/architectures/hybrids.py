@@ -67,7 +67,8 @@ def nemotron_h(family: Family, fields: Fields, model: Inventory) -> None:
     layers.norm("norm", hidden, len(kinds))
     count = kinds.count("linear_attention")
     heads = fields.size("mamba_num_heads")
-    inner, states = heads * fields.size("mamba_head_dim"), fields.size("n_groups") * fields.size("ssm_state_size")
+    inner = heads * fields.size("mamba_head_dim")
+    states = fields.size("n_groups") * fields.size("ssm_state_size")
     _mamba(fields, block, count, inner, states, heads, "conv_kernel")
     if fields.flag("use_conv_bias"):
         block.add("conv1d.bias", (inner + 2 * states,), "attention", count)
@@ -167,8 +168,9 @@ def _gemma4_feed_forward(family: Family, fields: Fields, layers: Inventory) -> N
     layers.linear("router.proj", (experts, hidden), "router", fields.layers)
     layers.add("experts.gate_up_proj", (experts, 2 * inner, hidden), "expert", fields.layers)
     layers.add("experts.down_proj", (experts, hidden, inner), "expert", fields.layers)
-    for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"):
+    for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2"):
         layers.norm(name, hidden, fields.layers)
+    layers.norm("pre_feedforward_layernorm_2", hidden, fields.layers)
 
 
 def _gemma4_moe_layers(fields: Fields) -> int:

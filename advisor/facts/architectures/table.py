@@ -35,6 +35,13 @@ def _after_first_dense(fields: Fields) -> int:
     return _listed(fields, fields.size_or("first_k_dense_replace", 0))
 
 
+def _axk1_layers(fields: Fields) -> int:
+    if fields.names("mlp_layer_types") is not None:
+        return _listed(fields, 0)
+    first, step = fields.size_or("first_k_dense_replace", 1), fields.size_or("moe_layer_freq", 1)
+    return sum(1 for i in range(fields.layers) if i >= first and i % step == 0)
+
+
 def _all_listed(fields: Fields) -> int:
     return _listed(fields, 0)
 
@@ -163,7 +170,7 @@ def _named(base: Family, stem: str, layer: str = "") -> Family:
 
 DENSE: dict[str, Family] = {
     "llama": LLAMA,
-    "cwm": _named(replace(LLAMA, qkv_bias=False, o_bias=False, mlp_bias=False), "Cwm"),
+    "cwm": _named(replace(LLAMA, qkv_bias=False, o_bias=False), "Cwm"),
     "arcee": _named(replace(LLAMA, mlp="up-down"), "Arcee"),
     "granite": _named(LLAMA, "Granite"),
     "smollm3": _named(LLAMA, "SmolLM3"),
@@ -251,15 +258,18 @@ SPARSE: dict[str, Family] = {
     "glm4_moe_lite": _named(
         replace(DEEPSEEK, moe=replace(DEEPSEEK_MOE, layers=_after_one_dense)), "Glm4MoeLite"
     ),
-    "deepseek_v2": _named(DEEPSEEK, "DeepseekV2"),
+    "deepseek_v2": replace(_named(DEEPSEEK, "DeepseekV2"), mlp_bias="mlp_bias"),
     "deepseek_v3": DEEPSEEK,
     "deepseek_v32": replace(_named(DEEPSEEK, "DeepseekV32"), indexer=True),
     "glm_moe_dsa": replace(_named(DEEPSEEK, "GlmMoeDsa"), indexer=True),
     "mistral4": _named(DEEPSEEK, "Mistral4"),
     "axk1": replace(
-        _named(DEEPSEEK, "AXK1"), moe=replace(DEEPSEEK_MOE, post_norm="post_mlp_layernorm")
+        _named(DEEPSEEK, "AXK1"),
+        moe=replace(DEEPSEEK_MOE, layers=_axk1_layers, post_norm="post_mlp_layernorm"),
     ),
-    "solar_open": replace(_named(GEMMA, "SolarOpen"), moe=replace(DEEPSEEK_MOE, layers=_every_layer)),
+    "solar_open": replace(
+        _named(GEMMA, "SolarOpen"), o_bias=False, moe=replace(DEEPSEEK_MOE, layers=_every_layer)
+    ),
     "gpt_oss": Family(
         "GptOssForCausalLM",
         "GptOssDecoderLayer",
@@ -275,6 +285,7 @@ SPARSE: dict[str, Family] = {
         qkv_bias="use_bias",
         o_bias="use_bias",
         mlp_bias="use_bias",
+        lm_head_bias="use_bias",
         moe=MoeFamily(
             layers=_ernie_layers,
             experts="moe_num_experts",
@@ -303,6 +314,7 @@ SPARSE: dict[str, Family] = {
     ),
     "hy_v3": replace(
         _named(QWEN3, "HYV3"),
+        mlp_bias="mlp_bias",
         moe=replace(
             DEEPSEEK_MOE,
             layers=_after_one_dense,

@@ -74,7 +74,8 @@ def qwen2_5_vision(top: Fields, fields: Fields, text: Fields, model: Inventory) 
 def siglip_gemma3(top: Fields, fields: Fields, text: Fields, model: Inventory) -> None:
     tower, width, depth = model.under("vision_tower"), fields.hidden, fields.layers
     rows, columns = _patch(fields)
-    tower.add("embeddings.patch_embedding.weight", (width, fields.size("num_channels"), rows, columns), "vision")
+    patches = (width, fields.size("num_channels"), rows, columns)
+    tower.add("embeddings.patch_embedding.weight", patches, "vision")
     tower.add("embeddings.patch_embedding.bias", (width,), "vision")
     places = (fields.size("image_size") // fields.size("patch_size")) ** 2
     tower.add("embeddings.position_embedding.weight", (places, width), "vision")
