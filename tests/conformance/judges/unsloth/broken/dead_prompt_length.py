@@ -1,0 +1,66 @@
+# expect: unknown key 'max_prompt_length': filter overlong prompts
+import os
+
+os.environ["UNSLOTH_VLLM_STANDBY"] = "1"
+from unsloth import FastLanguageModel  # isort: skip - patches the libraries below while it is imported
+
+from datasets import load_dataset
+from trl import GRPOConfig, GRPOTrainer
+
+
+def main() -> None:
+    model, tokenizer = FastLanguageModel.from_pretrained(
+        model_name="unsloth/Qwen3-0.6B",
+        max_seq_length=2048,
+        load_in_4bit=True,
+        fast_inference=True,
+        max_lora_rank=16,
+        gpu_memory_utilization=0.6,
+    )
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=16,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        lora_alpha=32,
+        lora_dropout=0.0,
+        bias="none",
+        use_gradient_checkpointing="unsloth",
+        random_state=42,
+    )
+    arguments = GRPOConfig(
+        output_dir="outputs",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        num_train_epochs=1.0,
+        learning_rate=2e-4,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.03,
+        weight_decay=0.0,
+        optim="adamw_torch_fused",
+        bf16=True,
+        seed=42,
+        save_steps=200,
+        logging_steps=1,
+        report_to="none",
+        num_generations=8,
+        max_prompt_length=512,
+        loss_type="dapo",
+        epsilon_high=0.28,
+        beta=0.0,
+        use_vllm=True,
+        vllm_mode="colocate",
+        unsloth_num_chunks=-1,
+    )
+    trainer = GRPOTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=load_dataset("json", data_files="data/train.jsonl", split="train"),
+        processing_class=tokenizer,
+        reward_funcs=[lambda completions, **_: [0.0] * len(completions)],
+    )
+    trainer.train()
+    trainer.save_model("outputs/final")
+
+
+if __name__ == "__main__":
+    main()
