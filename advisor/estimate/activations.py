@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from advisor.estimate.model_sums import ModelSums, Target
-
-ALL_LINEAR_ROLES = ("attention", "mlp", "shared_expert")
+from advisor.estimate.model_sums import ModelSums
+from advisor.facts.lora import lora_modules
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +49,6 @@ class LayerBytes:
     """Gradients alive at the worst point of the layer's own backward (sliced)."""
     routed_transient: float
     transient_per_context: float
-
-
-def is_target(target: Target, wanted: tuple[str, ...]) -> bool:
-    """Whether an adapter sits on this weight; the words are those of `Plan.lora_targets`."""
-    if "all-linear" in wanted and not target.experts and target.role in ALL_LINEAR_ROLES:
-        return True
-    if ("attention" in wanted or "experts" in wanted) and not target.experts and target.role == "attention":
-        return True
-    return ("experts" in wanted and target.role == "expert") or target.module in wanted
 
 
 def norm_bytes(width: float, kernels: Kernels) -> float:
@@ -107,27 +97,25 @@ def _routed_bytes(sums: ModelSums, kernels: Kernels, experts_train: bool) -> flo
     return kernels.wide * sums.top_k * (hidden + float(width) * sums.expert_ffn)
 
 
-def _adapter_bytes(sums: ModelSums, kernels: Kernels, role_filter: tuple[str, ...]) -> float:
-    """What adapters keep per token: a copy of each target's input (fp32 adapters make their own, bf16 ones
-    share the input) and the rank activation 2r; dropout adds its mask, DoRA the target's output twice."""
-    total, shared = 0.0, set[tuple[str, int]]()
-    for target in sums.targets:
-        if target.role not in role_filter or target.experts or not is_target(target, kernels.adapter_targets):
+def _adapter_bytes(sums: ModelSums, kernels: Kernels, role: str, layers: int) -> float:
+    """What adapters on weights of `role` keep per token and layer: a copy of each target's input (fp32
+    adapters make their own, 16-bit ones share it) and the rank activation 2r; dropout adds its mask, DoRA
+    the target's output twice."""
+    total, seen = 0.0, set[int]()
+    for weight in lora_modules(sums.model, kernels.adapter_targets):
+        if weight.role != role or len(weight.shape) != 2:
             continue
-        key = (target.role, target.columns)
-        if kernels.adapter_copy_bytes:
-            total += kernels.adapter_copy_bytes * target.columns
-        elif key not in shared:
-            total += 2.0 * target.columns
-            shared.add(key)
-        total += 2.0 * kernels.adapter_rank
-        total += target.columns if kernels.dropout else 0
-        total += 4.0 * target.rows if kernels.dora else 0
+        rows, columns = weight.shape
+        copy = kernels.adapter_copy_bytes or (0 if columns in seen else 2)
+        seen.add(columns)
+        kept = copy * columns + 2.0 * kernels.adapter_rank
+        kept += (columns if kernels.dropout else 0) + (4.0 * rows if kernels.dora else 0.0)
+        total += kept * weight.count / layers
     return total
 
 
 def adapts_experts(sums: ModelSums, kernels: Kernels) -> bool:
-    return any(t.role == "expert" and is_target(t, kernels.adapter_targets) for t in sums.targets)
+    return any(w.role == "expert" for w in lora_modules(sums.model, kernels.adapter_targets))
 
 
 @lru_cache(maxsize=4096)
@@ -138,18 +126,19 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
     states (their projections are counted as attention).
     """
     wide = kernels.wide
-    split = _attention_bytes(sums, kernels) + _adapter_bytes(sums, kernels, ("attention",))
+    split = _attention_bytes(sums, kernels) + _adapter_bytes(sums, kernels, "attention", sums.layers)
     transient = 10.0 * (sums.mla_qk if sums.mla else sums.query)
     routed = routed_transient = 0.0
     if moe:
-        split += _adapter_bytes(sums, kernels, ("shared_expert",))
+        split += _adapter_bytes(sums, kernels, "shared_expert", sums.moe_layers)
         split += _mlp_bytes(sums.shared_ffn, True, kernels) if sums.shared_ffn else 0.0
         split += 6.0 * sums.experts + 24.0 * sums.top_k
         routed = _routed_bytes(sums, kernels, adapts_experts(sums, kernels))
         routed_transient = wide * sums.top_k * (2.0 * sums.hidden + 6.0 * sums.expert_ffn)
         transient = max(transient, 6.0 * sums.shared_ffn)
     else:
-        split += _adapter_bytes(sums, kernels, ("mlp",)) + _mlp_bytes(sums.ffn, sums.gated, kernels)
+        split += _adapter_bytes(sums, kernels, "mlp", max(sums.dense_layers, 1))
+        split += _mlp_bytes(sums.ffn, sums.gated, kernels)
         transient = max(transient, 6.0 * sums.ffn)
     eager = kernels.attention == "eager"
     return LayerBytes(

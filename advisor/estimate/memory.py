@@ -12,9 +12,10 @@ from advisor.estimate.types import MemoryEstimate
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import Plan
 
-CONTEXT_GIB = 0.9
-"""CUDA context, cuBLAS workspace, kernels: 0.5 to 1.5 GB measured by others (unsloth's estimator uses 1.4 GB)."""
-CONTEXT_LOW_GIB, CONTEXT_HIGH_GIB = 0.5, 1.4
+CONTEXT_GIB = 1.1
+"""CUDA context, cuBLAS workspace, kernels: unsloth's estimator takes 1.4 GB; the Qwen-7B series of published
+device usage lies a constant 1.8 GiB above traced allocation, on an old stack."""
+CONTEXT_LOW_GIB, CONTEXT_HIGH_GIB = 0.5, 1.8
 NCCL_GIB = 0.4
 """Channels of one communicator. Assumed: several groups together take 1 to 3 GB."""
 NCCL_LOW_GIB, NCCL_HIGH_GIB = 0.15, 0.7
@@ -22,6 +23,9 @@ FRAGMENTATION = 0.05
 """Reserved over allocated, on what is allocated and freed every step: 1.05 to 1.10 between traced and
 published rows; long-lived states are large blocks that do not fragment."""
 FRAGMENTATION_HIGH = 0.10
+MEGATRON_CACHED, MEGATRON_CACHED_HIGH = 0.05, 0.15
+"""Megatron keeps blocks of gathers and of the first steps: Megatron-Bridge documents 53.2 reserved for
+45.1 GiB allocated (1.18). On gradients and optimizer states, on top of fragmentation."""
 STATE_SPREAD = 0.02
 """States are exact arithmetic; padding of flat buffers and small tensors stay."""
 KERNEL_LOW, KERNEL_HIGH = 0.80, 1.12
@@ -45,10 +49,11 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Peak memory per GPU, host memory per node.
 
-    Peak = max over stages and moments of (weights + gradients + optimizer + activations + logits + reference +
-    rollout + buffers) + overhead. Valid for decoder-only transformers, steady (second) step, balanced experts,
-    no padding. Ignores vision activations, evaluation and checkpoint gathering.
-    `quantized_experts`: the framework packs fused expert tensors too (stock bitsandbytes leaves them in 16 bit).
+    Peak = max over stages and moments of (weights + gradients + optimizer + activations + logits +
+    reference + rollout + buffers) + overhead. Valid for decoder-only transformers, steady (second) step,
+    balanced experts, no padding. Ignores vision activations, evaluation and checkpoint gathering.
+    `quantized_experts`: the framework packs fused expert tensors too (stock bitsandbytes leaves them in
+    16 bit).
     `rollout_sleeps`: the rollout engine gives its memory back while training. `all_stages=False` looks only
     at the first, second and last pipeline stage, among which the worst one is, and returns no `stages`.
     """
@@ -100,11 +105,14 @@ def _spread(s: Setting, alive: Alive) -> tuple[float, float, float]:
     groups = sum(parallel)
     dynamic = (alive.activations + alive.logits + alive.buffers) / GIB
     static = alive.total / GIB - dynamic
-    overhead = CONTEXT_GIB + groups * NCCL_GIB + FRAGMENTATION * dynamic
+    cached = (alive.gradients + alive.optimizer) / GIB if plan.backend == "megatron" else 0.0
+    overhead = CONTEXT_GIB + groups * NCCL_GIB + FRAGMENTATION * dynamic + MEGATRON_CACHED * cached
     shorter = 1.0 if plan.packing or plan.method == "cpt" or plan.online else UNPACKED_LOW
-    low = static * (1 - STATE_SPREAD) + dynamic * KERNEL_LOW * shorter + CONTEXT_LOW_GIB + groups * NCCL_LOW_GIB
+    low = static * (1 - STATE_SPREAD) + dynamic * KERNEL_LOW * shorter
+    low += CONTEXT_LOW_GIB + groups * NCCL_LOW_GIB
     grow = KERNEL_HIGH * (IMBALANCE_HIGH if plan.expert_parallel > 1 else 1.0) + FRAGMENTATION_HIGH
-    high = static * (1 + STATE_SPREAD) + dynamic * grow + CONTEXT_HIGH_GIB + groups * NCCL_HIGH_GIB
+    high = static * (1 + STATE_SPREAD) + dynamic * grow + MEGATRON_CACHED_HIGH * cached
+    high += CONTEXT_HIGH_GIB + groups * NCCL_HIGH_GIB
     return overhead, low, high
 
 
@@ -170,7 +178,9 @@ def _notes(s: Setting, teacher: ModelFacts | None) -> tuple[str, ...]:
     if plan.quantization != "none" and s.sums.moe_layers and s.expert_bytes == 2.0:
         notes.append("Routed experts are counted in 16 bit: stock bitsandbytes packs plain linears only.")
     if plan.gradient_accumulation_steps > 1 and plan.fsdp and s.base_trains:
-        notes.append("Gradients are counted as reduced every micro batch; without that FSDP keeps them unsharded.")
+        notes.append(
+            "Gradients are counted as reduced every micro batch; without that FSDP keeps them unsharded."
+        )
     if plan.method == "gkd" and teacher is None:
         notes.append("The teacher is not counted: its size is not known.")
     if plan.offload in ("all", "nvme") and not s.weights_away:

@@ -16,22 +16,6 @@ STORE_LIMIT = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Target:
-    """Linear weights of one decoder layer that an adapter can sit on."""
-
-    module: str
-    """Last module name (`q_proj`), or the parameter name of a fused expert tensor."""
-    role: str
-    rows: int
-    columns: int
-    """Input features."""
-    layers: int
-    """Layers that have it."""
-    experts: int
-    """Experts in a fused tensor; 0 for a plain linear."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class ModelSums:
     """Sizes of a model. Elements are parameters; `_per_layer` means of one layer of that kind."""
 
@@ -85,7 +69,8 @@ class ModelSums:
     top_k: int
     expert_ffn: int
     shared_ffn: int
-    targets: tuple[Target, ...]
+    fused_experts: bool
+    """Routed experts are one 3-D parameter, not plain linears."""
 
     def dense_in(self, first: int, count: int) -> int:
         """Dense layers among `count` layers from `first`; dense layers come first (DeepSeek, GLM)."""
@@ -117,19 +102,6 @@ def _config_int(model: ModelFacts, key: str) -> int:
 
 def _in_layers(weight: Weight) -> bool:
     return "*" in weight.name and weight.role in IN_LAYER_ROLES
-
-
-def _targets(weights: list[Weight]) -> tuple[Target, ...]:
-    found: list[Target] = []
-    for weight in weights:
-        parts = weight.name.split(".")
-        if weight.linear and len(weight.shape) == 2:
-            name = parts[-2] if parts[-1] == "weight" else parts[-1]
-            found.append(Target(name, weight.role, weight.shape[0], weight.shape[1], weight.count, 0))
-        elif weight.role == "expert" and len(weight.shape) == 3:
-            experts, rows, columns = weight.shape
-            found.append(Target(parts[-1], weight.role, rows, columns, weight.count, experts))
-    return tuple(found)
 
 
 def _replicated(weight: Weight) -> bool:
@@ -201,5 +173,5 @@ def _build(model: ModelFacts) -> ModelSums:
         top_k=moe.experts_per_token if moe else 0,
         expert_ffn=moe.expert_ffn if moe else 0,
         shared_ffn=moe.shared_ffn if moe else 0,
-        targets=_targets(inside),
+        fused_experts=any(w.role == "expert" and len(w.shape) == 3 for w in inside),
     )

@@ -72,12 +72,8 @@ def loss_bytes(s: Setting) -> tuple[float, float]:
         return STOCK_LOSS * tokens * vocab, head
     if plan.loss == "chunked":
         return CHUNKED_LOSS * tokens * vocab, head
-    gradient = 2.0 * sums.head_matrix if _head_trains(s) else 0.0
+    gradient = 2.0 * sums.head_matrix if plan.tuning == "full" else 0.0
     return FUSED_TOKEN_BYTES * tokens * sums.hidden, head + gradient
-
-
-def _head_trains(s: Setting) -> bool:
-    return s.plan.tuning == "full"
 
 
 @dataclass(slots=True)
@@ -88,13 +84,13 @@ class Buffers:
     backward: float = 0.0
     optimizer: float = 0.0
     root: float = 0.0
-    """FSDP's last group: root unit unsharded, its gradient and the fp32 reduction; 0 when not FSDP."""
+    """FSDP's last group: the root unit's gradient and its fp32 reduction; 0 when not FSDP."""
 
 
 def _fsdp_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
     """FSDP2 per decoder layer of L parameters and a root unit R: at the loss R and one prefetched layer are
     unsharded; in a layer's backward its weights 2, the prefetched next 2, its gradient 2 and the previous
-    layer's fp32 reduction 4 = 10 L (traced: 10.0 for Llama-8B and Qwen3-30B-A3B); at the end R's weights,
+    layer's fp32 reduction 4 = 10 L (traced: 10.0 for Llama-8B and Qwen3-30B-A3B); at the end R's
     gradient and reduction. A frozen base needs no reduction: 2 x 2 L."""
     gather = min(s.dense_bytes, 2.0) if s.plan.quantization == "none" else s.dense_bytes
     if s.plan.precision == "fp32":
@@ -104,7 +100,7 @@ def _fsdp_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
     if s.base_trains:
         head = gather * s.sums.head_matrix / s.plan.tensor_parallel if p.last else 0.0
         out.backward = (3 * gather + REDUCE_BYTES) * layer + gather * root + head
-        out.root = (2 * gather + REDUCE_BYTES) * root
+        out.root = (gather + REDUCE_BYTES) * root
     else:
         out.backward = 2 * gather * layer + gather * root
 
@@ -127,7 +123,7 @@ def buffers(s: Setting, p: StageParts) -> Buffers:
     dequantisation, adapters on fused experts."""
     plan, out = s.plan, Buffers()
     stage = sharding_stage(plan)
-    if plan.backend == "hf" and s.shards.data > 1 or s.weights_away:
+    if (plan.backend == "hf" and s.shards.data > 1) or s.weights_away:
         if plan.fsdp:
             _fsdp_buffers(s, p, out)
         elif stage:
@@ -172,29 +168,29 @@ def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
     logits, head = loss_bytes(s) if p.last else (0.0, 0.0)
     logits *= extra.logits_factor
     ref, roll = extra.reference, extra.rollout_always
+
+    def at(moment: str, grads: float, kept: float, logit: float, buffer: float, held: float = 0.0) -> Alive:
+        return Alive(moment, weights, grads, optimizer, kept, logit, ref, held or roll, buffer)
+
     found: list[Alive] = []
     if extra.rollout_moment:
-        found.append(
-            Alive("rollout", weights, early, optimizer, 0.0, 0.0, ref, extra.rollout_moment, extra.rollout_buffers)
-        )
-    loss = work.loss + p.autocast + head
-    found.append(Alive("loss", weights, early, optimizer, p.kept + p.head_norm, logits, ref, roll, loss))
+        found.append(at("rollout", early, 0.0, 0.0, extra.rollout_buffers, extra.rollout_moment))
+    found.append(at("loss", early, p.kept + p.head_norm, logits, work.loss + p.autocast + head))
     one = (p.layer if s.checkpointing else 0.0) + p.transient
     start = early
-    if s.base_trains and p.last and not early and _head_trains(s):
-        start = min(gradients, s.states.gradient * s.sums.head_matrix / plan.tensor_parallel / s.shards.gradient)
-    cast = work.backward + (0.0 if s.checkpointing else p.autocast)
-    found.append(Alive("backward", weights, start, optimizer, p.kept + one, 0.0, ref, roll, cast))
+    if plan.tuning == "full" and p.last and not early:
+        first = s.states.gradient * s.sums.head_matrix / plan.tensor_parallel / s.shards.gradient
+        start = min(gradients, first)
+    layer_cast = s.states.autocast * p.layer_elements if s.base_trains else 0.0
+    cast = work.backward + (layer_cast if s.checkpointing else p.autocast)
+    found.append(at("backward", start, p.kept + one, 0.0, cast))
     late = gradients
-    if not early and s.base_trains:
-        late -= s.states.gradient * _late_elements(s, p) if gradients else 0.0
-    found.append(
-        Alive("backward", weights, max(late, start), optimizer, p.layer + p.transient, 0.0, ref, roll, work.backward)
-    )
-    closing = work.root if work.root else work.optimizer
-    found.append(Alive("backward", weights, gradients, optimizer, 0.0, 0.0, ref, roll, closing))
+    if not early and gradients:
+        late -= s.states.gradient * _late_elements(s, p)
+    found.append(at("backward", max(late, start), p.layer + p.transient, 0.0, work.backward + layer_cast))
+    found.append(at("backward", gradients, 0.0, 0.0, work.root or work.optimizer))
     step = 0.0 if s.states_away else p.step
-    found.append(Alive("optimizer", weights, gradients, optimizer, 0.0, 0.0, ref, roll, step + work.optimizer))
+    found.append(at("optimizer", gradients, 0.0, 0.0, step + work.optimizer))
     return found
 
 

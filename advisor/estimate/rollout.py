@@ -50,7 +50,9 @@ def cache_bytes_per_token(sums: ModelSums) -> float:
     return 2.0 * width * sums.layers
 
 
-def extras(s: Setting, p: StageParts, teacher: ModelFacts | None, capacity_gib: float, sleeps: bool) -> Extras:
+def extras(
+    s: Setting, p: StageParts, teacher: ModelFacts | None, capacity_gib: float, sleeps: bool
+) -> Extras:
     """Reference = frozen copies sliced like the weights (a full critic is counted with the states);
     rollout = the engine's share of the card (always, unless it sleeps while training) or, with the trainer's
     own model, the KV cache of one step's responses and, under stage 3, the whole gathered model."""

@@ -56,11 +56,13 @@ class Setting:
 
 @lru_cache(maxsize=1024)
 def _kernels(
-    megatron: bool, liger: bool, attention: str, base_trains: bool, adapter: tuple[tuple[str, ...], int] | None,
-    copy: int, dropout: bool, dora: bool, wide: int,
+    megatron: bool, liger: bool, attention: str, base_trains: bool,
+    adapter: tuple[tuple[str, ...], int] | None, copy: int, dropout: bool, dora: bool, wide: int,
 ) -> Kernels:  # fmt: skip
     targets, rank = adapter or ((), 0)
-    return Kernels(liger or megatron, megatron, attention, base_trains, targets, rank, copy, dropout, dora, wide)
+    return Kernels(
+        liger or megatron, megatron, attention, base_trains, targets, rank, copy, dropout, dora, wide
+    )
 
 
 def _plan_kernels(plan: Plan, base_trains: bool, adapters: bool) -> Kernels:
@@ -86,7 +88,7 @@ def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool, quantized_experts: bo
     embedding, head, norms and fused expert tensors in 16 bit (or fp32 after preparation)."""
     code = NF4_BYTES if plan.quantization == "4bit" else INT8_BYTES
     experts = sums.expert_per_layer * sums.moe_layers
-    fused = any(t.experts for t in sums.targets)
+    fused = sums.fused_experts
     dense_total = sums.total - experts
     packed = sums.quantizable if fused else sums.quantizable - experts
     rest = 4.0 if upcast else 2.0
@@ -161,7 +163,7 @@ def stage_layers(plan: Plan, layers: int) -> list[int]:
     return ([first] if first else []) + middle + ([last] if last else [])
 
 
-def _elements(s: Setting, start: int, count: int, dense: int, first: bool, last: bool) -> tuple[float, float, float]:
+def _elements(s: Setting, count: int, dense: int, first: bool, last: bool) -> tuple[float, float, float]:
     """(dense in layers, routed experts, root) parameters of the rank before data-parallel sharding."""
     sums, plan = s.sums, s.plan
     tensor = plan.tensor_parallel
@@ -209,11 +211,19 @@ def _one_layer(s: Setting, kind: LayerBytes) -> tuple[float, float]:
     return saved * s.tokens, brief * s.tokens
 
 
+def _autocast(s: Setting, trained: float, last: bool) -> float:
+    """16-bit copies of fp32 weights at the loss: of everything that trains, or under checkpointing (whose
+    layers drop theirs) of the head alone."""
+    if not s.checkpointing:
+        return trained * s.states.autocast
+    return s.states.autocast * s.sums.head_matrix if last and s.plan.tuning == "full" else 0.0
+
+
 def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_flight: int) -> StageParts:
     """Everything one GPU of this stage holds."""
     sums, plan, states, cut = s.sums, s.plan, s.states, s.shards
     dense = sums.dense_in(start, count) if sums.moe_layers else count
-    inside, experts, root = _elements(s, start, count, dense, first, last)
+    inside, experts, root = _elements(s, count, dense, first, last)
     dense_el = inside + root
     train_dense, train_experts = _trainable(s, start, count, dense_el, experts)
     base = dense_el / cut.weight * s.dense_bytes + experts / cut.expert_weight * s.expert_bytes
@@ -245,14 +255,16 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
     per_layer = sums.attention_per_layer / plan.tensor_parallel + sums.replicated_per_layer
     routed = sums.expert_per_layer / (plan.expert_parallel * plan.expert_tensor_parallel)
     shared = sums.shared_per_layer / plan.tensor_parallel + sums.router_per_layer + routed
-    unit = per_layer + max(sums.mlp_per_layer / plan.tensor_parallel if dense else 0.0, shared if count > dense else 0.0)
+    unit = per_layer + max(
+        sums.mlp_per_layer / plan.tensor_parallel if dense else 0.0, shared if count > dense else 0.0
+    )
     return StageParts(
         weights=weights,
         base_weights=2.0 * (dense_el / cut.weight + experts / cut.expert_weight),
         gradients=gradients,
         optimizer=moments * states.optimizer,
         step=moments * states.step,
-        autocast=(train_dense + train_experts) * states.autocast,
+        autocast=_autocast(s, train_dense + train_experts, last),
         kept=kept,
         layer=saved,
         transient=brief,

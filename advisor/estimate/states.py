@@ -82,7 +82,13 @@ def state_bytes(plan: Plan) -> StateBytes:
     """
     deepspeed = plan.backend == "hf" and plan.zero_stage > 0 and not plan.fsdp
     return _state_bytes(
-        plan.backend, plan.precision, plan.param_dtype, plan.master_weights, plan.optimizer, deepspeed, plan.fsdp
+        plan.backend,
+        plan.precision,
+        plan.param_dtype,
+        plan.master_weights,
+        plan.optimizer,
+        deepspeed,
+        plan.fsdp,
     )
 
 

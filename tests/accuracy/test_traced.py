@@ -61,6 +61,8 @@ ROWS: list[tuple[str, ModelFacts, Plan, float]] = [
     ("qwen2.5-7b lora r8 1x2048", m.QWEN25_7B, lora(lora_rank=8, seq_len=2048), 18.30),
     ("qwen2.5-14b full fsdp8 1x8192", m.QWEN25_14B, full(seq_len=8192, **FSDP), 42.04),
     ("llama-8b full fsdp8 2x8192", m.LLAMA_8B, full(seq_len=8192, micro_batch_size=2, **FSDP), 41.57),
+    ("qwen3-30b-a3b lora attention 1x4096", m.QWEN3_30B, lora(seq_len=4096), 64.8),
+    ("qwen3-30b-a3b lora experts 1x4096", m.QWEN3_30B, lora(seq_len=4096, lora_targets=("experts",)), 71.8),
 ]
 
 

@@ -132,20 +132,31 @@ QWEN3_235B = build(
     "Qwen/Qwen3-235B-A22B", 4096, 94, 64, 4, 128, 12288, 151936, qk_norm=True, moe=Moe(128, 8, 1536, 0, 94)
 )
 _DSV3 = {
-    "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128
+    "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
+    "v_head_dim": 128,
 }  # fmt: skip
 DEEPSEEK_R1 = build(
-    "deepseek-ai/DeepSeek-R1", 7168, 61, 128, 128, 192, 18432, 129280, moe=Moe(256, 8, 2048, 2048, 58), mla=_DSV3
+    "deepseek-ai/DeepSeek-R1",
+    7168,
+    61,
+    128,
+    128,
+    192,
+    18432,
+    129280,
+    moe=Moe(256, 8, 2048, 2048, 58),
+    mla=_DSV3,
 )
 MOONLIGHT = build(
     "moonshotai/Moonlight-16B-A3B", 2048, 27, 16, 16, 192, 11264, 163840,
     moe=Moe(64, 6, 1408, 2816, 26), mla={**_DSV3, "q_lora_rank": 0},
 )  # fmt: skip
+LLAMA2_7B = build("meta-llama/Llama-2-7b-hf", 4096, 32, 32, 32, 128, 11008, 32000)
 MODELS = {
     m.id: m
     for m in (
-        LLAMA_8B, LLAMA_3B, LLAMA_70B, LLAMA2_70B, QWEN_7B, QWEN25_7B, QWEN25_14B, QWEN25_72B, QWEN3_06B,
-        QWEN3_4B, QWEN3_8B, QWEN3_14B, QWEN3_32B, QWEN3_30B, QWEN3_235B, DEEPSEEK_R1, MOONLIGHT,
+        LLAMA_8B, LLAMA_3B, LLAMA_70B, LLAMA2_70B, LLAMA2_7B, QWEN_7B, QWEN25_7B, QWEN25_14B, QWEN25_72B,
+        QWEN3_06B, QWEN3_4B, QWEN3_8B, QWEN3_14B, QWEN3_32B, QWEN3_30B, QWEN3_235B, DEEPSEEK_R1, MOONLIGHT,
     )
 }  # fmt: skip
 
@@ -162,7 +173,9 @@ def gpu(
     )  # fmt: skip
 
 
-def cluster(gpus: int = 8, nodes: int = 1, card: GpuFacts | None = None, host: float = 2048.0) -> ClusterFacts:
+def cluster(
+    gpus: int = 8, nodes: int = 1, card: GpuFacts | None = None, host: float = 2048.0
+) -> ClusterFacts:
     card = card or gpu()
     return ClusterFacts(
         gpu=card, gpus_per_node=gpus, nodes=nodes, gpu_memory_gib=card.memory_gib, cpu_memory_gib=host,
@@ -177,7 +190,8 @@ A100 = gpu("a100-80gb-sxm", 79.3, 312.0, 2039.0, 300.0)
 def full(**changes: Any) -> Plan:
     """Full fine-tuning as the traced rows ran it: pure bf16, AdamW, checkpointing, flash attention."""
     defaults: dict[str, Any] = {
-        "tuning": "full", "precision": "bf16-pure", "param_dtype": "bf16", "attention": "flash", "lora_rank": 0
+        "tuning": "full", "precision": "bf16-pure", "param_dtype": "bf16", "attention": "flash",
+        "lora_rank": 0,
     }  # fmt: skip
     return Plan(**{**defaults, **changes})
 
