@@ -17,12 +17,12 @@ only shows whether the framework, your configuration and your data fit together.
 
 Kept: the architecture (kinds of attention, experts, tied embeddings, biases, position scaling). Made
 small: every width, the number of layers, heads, experts and words. Dropped: quantization and extra
-prediction heads. Nothing is downloaded. It prints one line of JSON:
+prediction heads. Nothing is downloaded. The last line it prints is JSON:
 
     {"parameters": 140352, "vocab": 512, "class": "Qwen3ForCausalLM"}
 
 Exit code 0 = written, 1 = could not build the model, 2 = wrong arguments, 3 = the installed
-transformers does not know this architecture.
+transformers does not know this architecture, or has no reward model of it.
 """
 
 from __future__ import annotations
@@ -622,6 +622,8 @@ def build_model(config: Any, seq_class: bool) -> Any:
     torch.manual_seed(20)
     kind = model_class(config, seq_class)
     if seq_class:
+        if type(config) not in kind._model_mapping:
+            raise UnknownArchitecture(f"transformers has no reward model of the kind {config.model_type!r}")
         config.num_labels = 1
     build = getattr(kind, "from_config", None) or kind._from_config
     return build(config, dtype=torch.float32)

@@ -103,6 +103,26 @@ def test_reward_model_with_given_tokenizer(tmp_path: Path) -> None:
     assert len(json.loads((second / "config.json").read_text())["id2label"]) == 1
 
 
+def test_no_reward_model(tmp_path: Path) -> None:
+    """Some architectures have no class with one score in transformers."""
+    options = ("--config", HERE / "configs/granite.json", "--rows", ROWS, "--out", tmp_path / "out")
+    done = run("trl", *options, "--seq-class")
+    assert done.returncode == 3
+    assert "no reward model of the kind 'granite'" in done.stderr
+
+
+def test_layers_are_chosen_by_kind() -> None:
+    """Two layers of one kind; the first of each kind; four where kinds alternate."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    from tiny_model import pick_layers  # pyright: ignore[reportMissingImports]
+
+    slide, full, dense = ("sliding",), ("full",), ("dense",)
+    assert pick_layers([full] * 9) == [0, 1]
+    assert pick_layers([dense] * 3 + [full] * 6) == [0, 3]
+    assert pick_layers([slide, full] * 6) == [0, 1, 2, 3]
+    assert pick_layers([slide] * 5 + [full] + [slide] * 5) == [0, 1, 2, 5]
+
+
 def test_family_can_be_named(tmp_path: Path) -> None:
     """A distilled model has another family's words than its config.json suggests."""
     options = ("--config", HERE / "configs/llama.json", "--rows", ROWS, "--out", tmp_path / "out")
