@@ -310,7 +310,7 @@ def _load(path: Path) -> Any:
 
 
 def find_method(path: Path, method: str | None) -> str | None:
-    """As told, from the head comments, a sibling advice.json, or a sibling script with an experimental trainer."""
+    """As told, from the head comments, a sibling advice.json, or a sibling experimental script."""
     if method:
         return method
     head = itertools.takewhile(

@@ -5,7 +5,7 @@
 
 Reads training scripts (by syntax tree: `from_pretrained`, `get_peft_model`, every `<X>Config(...)` and
 trainer), YAML of `unsloth train` (its own pydantic schema), and accelerate YAML. One line a file: ``OK file``
-or ``FAIL file: problems``. Exit 0 when all are OK, 1 when one fails, 2 on wrong usage. Unsloth itself is read, not
+or ``FAIL file: problems``. Exit 0 when all are OK, 1 when one fails, 2 on wrong usage. Unsloth is read, not
 imported: importing it asks for a GPU and rewrites TRL. Needs Unsloth's environment, no GPU and no network.
 
 Not judged: values that a script computes, data, what target_modules match in the model, variables that a
