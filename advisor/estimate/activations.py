@@ -33,6 +33,8 @@ class Kernels:
     dora: bool
     wide: int
     """1, or 2 when everything runs in fp32."""
+    fp32_stream: bool
+    """fp32 weights under autocast: the residual stream is fp32 and every linear casts its own input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,14 @@ def adapts_experts(sums: ModelSums, kernels: Kernels) -> bool:
     return any(w.role == "expert" for w in lora_modules(sums.model, kernels.adapter_targets))
 
 
+def _norms_bytes(sums: ModelSums, kernels: Kernels) -> float:
+    """Both norms of a layer. Under autocast with fp32 weights: fp32 input 4 and normalised 4 each (fused
+    kernels the input alone), and a 16-bit input copy 2 for each of q, k, v, gate and up."""
+    if kernels.fp32_stream:
+        return sums.hidden * ((8.0 if kernels.lean else 16.0) + 5 * 2.0)
+    return 2 * norm_bytes(sums.hidden, kernels)
+
+
 @lru_cache(maxsize=4096)
 def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
     """What one dense or MoE layer keeps per token without checkpointing, and its backward transients.
@@ -142,7 +152,7 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
         transient = max(transient, 6.0 * sums.ffn)
     eager = kernels.attention == "eager"
     return LayerBytes(
-        whole=2 * norm_bytes(sums.hidden, kernels),
+        whole=_norms_bytes(sums, kernels),
         split=split,
         per_context=6.0 * sums.heads if eager else 0.0,
         routed=routed,

@@ -56,30 +56,29 @@ class Setting:
 
 @lru_cache(maxsize=1024)
 def _kernels(
-    megatron: bool, liger: bool, attention: str, base_trains: bool,
-    adapter: tuple[tuple[str, ...], int] | None, copy: int, dropout: bool, dora: bool, wide: int,
+    megatron: bool, liger: bool, attention: str, base_trains: bool, adapter: tuple[tuple[str, ...], int],
+    copy: int, dropout: bool, dora: bool, wide: int, fp32_stream: bool,
 ) -> Kernels:  # fmt: skip
-    targets, rank = adapter or ((), 0)
     return Kernels(
-        liger or megatron, megatron, attention, base_trains, targets, rank, copy, dropout, dora, wide
+        liger or megatron, megatron, attention, base_trains, *adapter, copy, dropout, dora, wide, fp32_stream
     )
 
 
-def _plan_kernels(plan: Plan, base_trains: bool, adapters: bool) -> Kernels:
+def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool) -> Kernels:
     copy = 0
     if adapters and plan.param_dtype == "fp32" and plan.backend == "hf":
         copy = 4 if plan.precision in ("bf16-pure", "fp32") else 2
-    wide = 2 if plan.precision == "fp32" else 1
     return _kernels(
         plan.backend == "megatron",
         plan.liger,
         plan.attention,
-        base_trains,
-        (plan.lora_targets, plan.lora_rank) if adapters else None,
+        not adapters,
+        (plan.lora_targets, plan.lora_rank) if adapters else ((), 0),
         copy,
         adapters and plan.lora_dropout > 0,
         plan.tuning == "dora",
-        wide,
+        2 if plan.precision == "fp32" else 1,
+        fp32_stream,
     )
 
 
@@ -103,7 +102,7 @@ def make_setting(sums: ModelSums, plan: Plan, quantized_experts: bool) -> Settin
     base_trains = not adapters
     states = state_bytes(plan)
     stage3 = sharding_stage(plan) >= 3 and not megatron
-    kernels = _plan_kernels(plan, base_trains, adapters)
+    kernels = _plan_kernels(plan, adapters, states.autocast > 0 and plan.tuning == "full")
     upcast = plan.quantization != "none" and plan.precision == "bf16" and plan.param_dtype == "fp32"
     dense_bytes = expert_bytes = states.frozen
     if plan.quantization != "none":
@@ -248,7 +247,7 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
     if plan.tuning == "freeze":
         live = min(count, max(0, start + count - (sums.layers - plan.freeze_trainable_layers)))
     if s.checkpointing:
-        width = 4.0 if s.upcast else 2.0 * s.kernels.wide
+        width = 4.0 if s.upcast or s.kernels.fp32_stream else 2.0 * s.kernels.wide
         kept = live * width * sums.hidden * s.tokens / s.whole_div * in_flight
     else:
         kept = (dense * dense_saved + (count - dense) * moe_saved) * live / max(count, 1) * in_flight
