@@ -15,6 +15,7 @@ from typing import Any, TypedDict, cast
 from advisor.errors import InputError
 from advisor.facts.architectures import Decoder, decoder_of, weights_of
 from advisor.facts.architectures.decoder import sparse_layers
+from advisor.facts.architectures.hybrids import layer_count
 from advisor.facts.lora import (
     expert_parameter_names,
     linear_module_names,
@@ -239,7 +240,7 @@ def facts_of_config(
         model_type=decoder.model_type,
         architecture=decoder.architecture,
         hidden=text.hidden,
-        layers=text.layers,
+        layers=layer_count(text),
         heads=text.heads,
         kv_heads=text.kv_heads,
         head_dim=_head_dim(decoder),

@@ -50,7 +50,7 @@ def nemotron_blocks(fields: Fields) -> list[str]:
     """Kind of each layer, from layers_block_type or the older letter pattern."""
     listed = fields.names("layers_block_type")
     pattern = fields.get("hybrid_override_pattern")
-    if pattern is not None:
+    if listed is None and pattern is not None:
         return [NEMOTRON_LETTERS.get(letter, letter) for letter in str(pattern)]
     if listed is None:
         raise InputError(
@@ -78,6 +78,11 @@ def nemotron_h(family: Family, fields: Fields, model: Inventory) -> None:
     if kinds.count("moe"):
         _nemotron_moe(fields, block, kinds.count("moe"))
     model.norm("norm_f", hidden)
+
+
+def layer_count(fields: Fields) -> int:
+    """Decoder layers; a nemotron_h config may only list their kinds."""
+    return len(nemotron_blocks(fields)) if fields.model_type == "nemotron_h" else fields.layers
 
 
 def _up_down(block: Inventory, hidden: int, ffn: int, role: str, count: int, fields: Fields) -> None:
