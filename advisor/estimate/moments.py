@@ -26,6 +26,8 @@ DEEPSPEED_BUCKET = 5e8
 """Elements of DeepSpeed's reduce and all-gather buckets (runtime/zero/config.py defaults)."""
 DEEPSPEED_LIVE = 1e9
 """stage3_max_live_parameters."""
+DEEPSPEED_GROUP = 4e9
+"""Bytes of the fp32 gradients stage 3 steps with at a time: sub_group_size 1e9 elements."""
 REDUCE_BYTES = 4.0
 """FSDP reduces in fp32."""
 EXPERT_ADAPTER_FACTOR = 1.2
@@ -189,7 +191,9 @@ def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
         late -= s.states.gradient * _late_elements(s, p)
     found.append(at("backward", max(late, start), p.layer + p.transient, 0.0, work.backward + layer_cast))
     found.append(at("backward", gradients, 0.0, 0.0, work.root or work.optimizer))
-    step = 0.0 if s.states_away else p.step
+    step = min(p.step, DEEPSPEED_GROUP) if s.stage3 and not plan.fsdp else p.step
+    if s.states_away:
+        step = 0.0
     found.append(at("optimizer", gradients, 0.0, 0.0, step + work.optimizer))
     return found
 

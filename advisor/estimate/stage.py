@@ -218,45 +218,55 @@ def _autocast(s: Setting, trained: float, last: bool) -> float:
     return s.states.autocast * s.sums.head_matrix if last and s.plan.tuning == "full" else 0.0
 
 
+def _activations(
+    s: Setting, start: int, count: int, dense: int, in_flight: int
+) -> tuple[float, float, float]:
+    """(kept by all layers in flight, one layer's full set, its backward transient) in bytes of the rank.
+
+    Checkpointing keeps one hidden state per layer (2 T h, 4 T h where the residual stream is fp32); `freeze`
+    keeps nothing below the first trained layer.
+    """
+    saved, brief = _one_layer(s, s.dense_layer) if dense else (0.0, 0.0)
+    kept = dense * saved
+    if count > dense:
+        moe_saved, moe_brief = _one_layer(s, s.moe_layer)
+        kept += (count - dense) * moe_saved
+        saved, brief = max(saved, moe_saved), max(brief, moe_brief)
+    live = count
+    if s.plan.tuning == "freeze":
+        live = min(count, max(0, start + count - (s.sums.layers - s.plan.freeze_trainable_layers)))
+    if s.checkpointing:
+        width = 4.0 if s.upcast or s.kernels.fp32_stream else 2.0 * s.kernels.wide
+        return live * width * s.sums.hidden * s.tokens / s.whole_div * in_flight, saved, brief
+    return kept * live / max(count, 1) * in_flight, saved, brief
+
+
+def _layer_elements(s: Setting, count: int, dense: int) -> float:
+    """Parameters of the stage's largest layer on this rank, unsharded: the unit FSDP and ZeRO-3 gather."""
+    sums, plan = s.sums, s.plan
+    tensor = plan.tensor_parallel
+    mlp = sums.mlp_per_layer / tensor if dense else 0.0
+    if count > dense:
+        routed = sums.expert_per_layer / (plan.expert_parallel * plan.expert_tensor_parallel)
+        mlp = max(mlp, sums.shared_per_layer / tensor + sums.router_per_layer + routed)
+    return sums.attention_per_layer / tensor + sums.replicated_per_layer + mlp
+
+
 def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_flight: int) -> StageParts:
-    """Everything one GPU of this stage holds."""
-    sums, plan, states, cut = s.sums, s.plan, s.states, s.shards
-    dense = sums.dense_in(start, count) if sums.moe_layers else count
+    """Everything one GPU of this stage holds. A full critic (PPO) doubles weights, gradients and states."""
+    plan, states, cut = s.plan, s.states, s.shards
+    dense = s.sums.dense_in(start, count) if s.sums.moe_layers else count
     inside, experts, root = _elements(s, count, dense, first, last)
     dense_el = inside + root
     train_dense, train_experts = _trainable(s, start, count, dense_el, experts)
     base = dense_el / cut.weight * s.dense_bytes + experts / cut.expert_weight * s.expert_bytes
     own = train_dense / cut.weight + train_experts / cut.expert_weight
-    if plan.uses_adapter:
-        weights = base + own * states.weight
-    else:
-        weights = base + own * (states.weight - s.dense_bytes)
+    weights = base + own * (states.weight if plan.uses_adapter else states.weight - s.dense_bytes)
     gradients = states.gradient * (train_dense / cut.gradient + train_experts / cut.expert_gradient)
     moments = train_dense / cut.optimizer + train_experts / cut.expert_optimizer
     if plan.method == "ppo" and not plan.uses_adapter:
         weights, gradients, moments = 2 * weights, 2 * gradients, 2 * moments
-
-    dense_saved, dense_brief = _one_layer(s, s.dense_layer)
-    saved, brief = dense_saved, dense_brief
-    if count > dense:
-        moe_saved, moe_brief = _one_layer(s, s.moe_layer)
-        saved, brief = max(saved, moe_saved) if dense else moe_saved, max(brief, moe_brief)
-    else:
-        moe_saved = 0.0
-    live = count
-    if plan.tuning == "freeze":
-        live = min(count, max(0, start + count - (sums.layers - plan.freeze_trainable_layers)))
-    if s.checkpointing:
-        width = 4.0 if s.upcast or s.kernels.fp32_stream else 2.0 * s.kernels.wide
-        kept = live * width * sums.hidden * s.tokens / s.whole_div * in_flight
-    else:
-        kept = (dense * dense_saved + (count - dense) * moe_saved) * live / max(count, 1) * in_flight
-    per_layer = sums.attention_per_layer / plan.tensor_parallel + sums.replicated_per_layer
-    routed = sums.expert_per_layer / (plan.expert_parallel * plan.expert_tensor_parallel)
-    shared = sums.shared_per_layer / plan.tensor_parallel + sums.router_per_layer + routed
-    unit = per_layer + max(
-        sums.mlp_per_layer / plan.tensor_parallel if dense else 0.0, shared if count > dense else 0.0
-    )
+    kept, saved, brief = _activations(s, start, count, dense, in_flight)
     return StageParts(
         weights=weights,
         base_weights=2.0 * (dense_el / cut.weight + experts / cut.expert_weight),
@@ -267,8 +277,8 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
         kept=kept,
         layer=saved,
         transient=brief,
-        head_norm=norm_bytes(sums.hidden, s.kernels) * s.loss_tokens if last else 0.0,
-        layer_elements=unit,
+        head_norm=norm_bytes(s.sums.hidden, s.kernels) * s.loss_tokens if last else 0.0,
+        layer_elements=_layer_elements(s, count, dense),
         root_elements=root,
         trainable=moments,
         first=first,
