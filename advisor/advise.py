@@ -10,7 +10,7 @@ from typing import Any
 from advisor import __version__
 from advisor.alternatives import Change, changes
 from advisor.errors import InputError
-from advisor.estimate.memory import count_parameters
+from advisor.estimate.parameters import count_parameters
 from advisor.estimate.time import estimate_time
 from advisor.estimate.types import MemoryEstimate, ParameterCounts, TimeEstimate
 from advisor.plan import Plan
@@ -148,7 +148,10 @@ def advise(request: Request) -> Advice:
 def check_names(request: Request) -> None:
     """Raises InputError for a framework or release that there is none of."""
     known = framework_names()
-    for field, names in (("framework", [request.framework] if request.framework else []), ("avoid", request.avoid or ())):
+    for field, names in (
+        ("framework", [request.framework] if request.framework else []),
+        ("avoid", request.avoid or ()),
+    ):
         for name in names:
             if name not in known:
                 raise InputError(field, f"{name!r} is not known; there are {', '.join(known)}")
@@ -163,9 +166,7 @@ def check_names(request: Request) -> None:
             )
 
 
-def _judge_all(
-    resolved: Resolved, policy: Policy, searcher: Searcher
-) -> tuple[list[Ranked], list[Rejected]]:
+def _judge_all(resolved: Resolved, policy: Policy, searcher: Searcher) -> tuple[list[Ranked], list[Rejected]]:
     candidates: list[tuple[FrameworkRules, Candidate]] = []
     rejected: list[Rejected] = []
     for name in framework_names():
@@ -215,15 +216,16 @@ def _rank(
         parameters=count_parameters(resolved.model, plan),
         reasons=(*reasons(judged), *plan_reasons(plan, candidate.memory, resolved), *_can(rules, plan)),
         evidence=evidence_of(rules, plan),
-        warnings=(*(w.because for w in warnings(judged) if "not decided" not in w.because), *(t.text for t in traps(rules, plan))),
+        warnings=(
+            *(w.because for w in warnings(judged) if "not decided" not in w.because),
+            *(t.text for t in traps(rules, plan)),
+        ),
     )
     return row, []
 
 
 def _can(rules: FrameworkRules, plan: Plan) -> list[Reason]:
-    return [
-        Reason(row.id, "can", row.because, row.evidence[0].ref) for row in cell_evidence(rules, plan)
-    ]
+    return [Reason(row.id, "can", row.because, row.evidence[0].ref) for row in cell_evidence(rules, plan)]
 
 
 def evidence_of(rules: FrameworkRules, plan: Plan) -> dict[str, Any]:
@@ -240,9 +242,7 @@ def evidence_of(rules: FrameworkRules, plan: Plan) -> dict[str, Any]:
     return proven
 
 
-def _scope(
-    resolved: Resolved, rules: FrameworkRules, candidate: Candidate | None, fastest: float
-) -> Scope:
+def _scope(resolved: Resolved, rules: FrameworkRules, candidate: Candidate | None, fastest: float) -> Scope:
     request = resolved.request
     asked = {
         "method": request.method,
@@ -328,7 +328,9 @@ def _try(change: Change, policy: Policy) -> Alternative | None:
         return None
     best = ranking[0]
     request = {**change.request, "framework": best.framework} if change.pin else dict(change.request)
-    return Alternative(f"{change.text}: {best.framework}, {describe(best.plan)}", request, best.framework, best.memory)
+    return Alternative(
+        f"{change.text}: {best.framework}, {describe(best.plan)}", request, best.framework, best.memory
+    )
 
 
 def _warnings(resolved: Resolved) -> tuple[str, ...]:
@@ -392,4 +394,3 @@ def cluster_dict(resolved: Resolved) -> dict[str, Any]:
         "usd_per_gpu_hour": cluster.gpu.usd_per_gpu_hour,
         "price_source": cluster.gpu.price_source,
     }
-

@@ -65,7 +65,9 @@ def _more_nodes(asked: Mapping[str, Any], resolved: Resolved) -> Iterator[Change
     here = resolved.cluster.nodes
     per_node = {"gpus_per_node": resolved.cluster.gpus_per_node}
     for factor in MORE_NODES:
-        yield Change(f"{here * factor} nodes instead of {here}", {**asked, **per_node, "nodes": here * factor})
+        yield Change(
+            f"{here * factor} nodes instead of {here}", {**asked, **per_node, "nodes": here * factor}
+        )
 
 
 def _more_host_memory(asked: Mapping[str, Any], resolved: Resolved) -> Iterator[Change]:

@@ -153,9 +153,7 @@ class Plan:
     @property
     def data_parallel(self) -> int:
         """Replicas that see different data: world / (TP x PP x CP)."""
-        return self.world_size // (
-            self.tensor_parallel * self.pipeline_parallel * self.context_parallel
-        )
+        return self.world_size // (self.tensor_parallel * self.pipeline_parallel * self.context_parallel)
 
     @property
     def global_batch_size(self) -> int:
@@ -223,6 +221,8 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
     if megatron:
         changes["gradient_checkpointing"] = plan.recompute != "none"
         changes["zero_stage"] = 1
+    if plan.fsdp:
+        changes["zero_stage"] = 3
     if generates and plan.prompt_len + plan.response_len:
         changes["seq_len"] = plan.prompt_len + plan.response_len
     return {name: value for name, value in changes.items() if getattr(plan, name) != value}

@@ -43,7 +43,9 @@ class Request(BaseModel):
         "method", "Which weights train", question="Which weights should train?"
     )
     lora_rank: int | None = _ask("method", "Rank of the adapters", ge=1, le=2048)
-    lora_targets: str | None = _ask("method", "all-linear, attention, experts or module names, comma-separated")
+    lora_targets: str | None = _ask(
+        "method", "all-linear, attention, experts or module names, comma-separated"
+    )
     quantization: Literal["none", "8bit", "4bit"] | None = _ask("method", "How the frozen base is stored")
 
     gpu: str | None = _ask("cluster", "GPU by catalog id or alias", question="Which GPU do you have?")

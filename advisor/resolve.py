@@ -164,8 +164,12 @@ def _training(filling: _Filling, cluster: ClusterFacts, datasets: tuple[Dataset,
     if rows:
         filling.put("samples", rows, "counted in the data")
     small = filling["method"] in ("sft", *("dpo", "ipo", "kto", "orpo", "simpo", "cpo")) and 0 < rows < 5000
-    filling.put("epochs", 3.0 if small else 1.0, "default: 3 for fewer than 5000 rows" if small else "default")
-    filling.put("global_batch_size", _batch(filling, cluster, rows), "default for this method, data and cluster")
+    filling.put(
+        "epochs", 3.0 if small else 1.0, "default: 3 for fewer than 5000 rows" if small else "default"
+    )
+    filling.put(
+        "global_batch_size", _batch(filling, cluster, rows), "default for this method, data and cluster"
+    )
     filling.put("tuning", "auto", "default")
     filling.put(
         "precision", "bf16" if cluster.gpu.supports_bf16 else "fp16", f"what {cluster.gpu.name} computes in"

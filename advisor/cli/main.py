@@ -50,7 +50,9 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code. 2 bad input, 3 nothing feasible, 5 refused, 130 interrupted."""
     try:
-        result: Any = cli.main(args=None if argv is None else list(argv), prog_name="advisor", standalone_mode=False)
+        result: Any = cli.main(
+            args=None if argv is None else list(argv), prog_name="advisor", standalone_mode=False
+        )
         return result if isinstance(result, int) else 0
     except click.exceptions.Abort:
         click.echo("interrupted", err=True)

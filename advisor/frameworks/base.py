@@ -44,6 +44,8 @@ class Smoke:
     partial: str = ""
     """Non-empty: what the CPU run leaves out (prints PARTIAL, exits 6)."""
     rl: bool = False
+    judge_arguments: tuple[str, ...] = ()
+    """Options of the judge, beyond --world-size and --model-dir."""
     judged_roles: tuple[str, ...] = ("config", "accelerate")
     """Roles of the files that the judge is given."""
 

@@ -68,6 +68,8 @@ class Codec:
     to: Callable[[Any], Any]
     back: Callable[[Any], Any]
     domain: tuple[Any, ...] = ()
+    closed: bool = False
+    """Whether `domain` is every value there is; a plan with another one is refused."""
 
 
 SAME = Codec(lambda v: v, lambda v: v)
@@ -81,7 +83,7 @@ def mapped(table: Mapping[Any, Any]) -> Codec:
     inverse = {value: key for key, value in table.items()}
     if len(inverse) != len(table):
         raise ValueError(f"not invertible: {dict(table)}")
-    return Codec(table.__getitem__, inverse.__getitem__, tuple(table))
+    return Codec(table.__getitem__, inverse.__getitem__, tuple(table), closed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,7 @@ class Rendered:
 
 
 Habits = Callable[[Plan], Mapping[str, Any]]
-"""Plan -> the values this framework gives to fields unless told otherwise (from its rules file)."""
+"""Plan -> the values that this framework itself gives to fields (from its rules file)."""
 
 
 REPO = "repo"
@@ -225,8 +227,8 @@ launch/env.sh, lengths applied to the data, the word that adapter modules were c
 class Table:
     """The rows of one framework, checked for invertibility when built.
 
-    Raises ValueError when a codec is not invertible on its domain, when two cases of a Choice cannot be
-    told apart, or when a plan field stands in two rows.
+    Where a field stands in two rows (one per way to train), the later one that is there has its way.
+    Raises ValueError when a codec is not invertible on its domain, or two cases of a Choice write the same.
     """
 
     def __init__(self, name: str, rows: Iterable[Row]) -> None:
@@ -254,7 +256,7 @@ class Table:
         for row in self.rows:
             values |= _read(row, documents, known)
         plan = Plan(**values)
-        implied = {k: v for k, v in habits(plan).items() if k not in self.held}
+        implied = self._implied(plan, habits)
         leftovers = {
             name: rest
             for name, content in documents.items()
@@ -262,8 +264,14 @@ class Table:
         }
         return replace(plan, **implied).normalised(), leftovers
 
+    def _implied(self, plan: Plan, habits: Habits) -> dict[str, Any]:
+        """What the framework gives to the fields that no row holds, asked of a plan that leaves them open."""
+        default = Plan()
+        unset = {f.name: getattr(default, f.name) for f in fields(Plan) if f.name not in self.held}
+        return {k: v for k, v in habits(replace(plan, **unset)).items() if k not in self.held}
+
     def _refuse_inexpressible(self, plan: Plan, habits: Habits) -> None:
-        implied = habits(plan)
+        implied = self._implied(plan, habits)
         default = Plan()
         reasons: list[tuple[str, str]] = []
         for spec in fields(Plan):
@@ -338,7 +346,10 @@ def _choice_lines(row: Choice, plan: Plan) -> list[tuple[str, Line]]:
 
 
 def _uncovered(row: Row, plan: Plan) -> list[tuple[str, str]]:
-    """Values of a Choice that none of its cases writes."""
+    """Values that the row has no way to write."""
+    if isinstance(row, Key) and row.codec.closed and row.when(plan):
+        held = getattr(plan, row.field)
+        return [] if held in row.codec.domain else [(row.field, f"no value of {row.key} means {held!r}")]
     if not isinstance(row, Choice) or not row.when(plan):
         return []
     wanted = tuple(getattr(plan, name) for name in row.fields)

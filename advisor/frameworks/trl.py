@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advisor.facts.models import expert_parameter_names, linear_module_names
+from advisor.facts.lora import expert_parameter_names, linear_module_names
 from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind
 from advisor.frameworks.table import (
     ABSENT,
@@ -66,10 +66,6 @@ def _quantized(plan: Plan) -> bool:
     return plan.quantization != "none"
 
 
-def _sharded(plan: Plan) -> bool:
-    return plan.zero_stage > 0
-
-
 def _offline_length(plan: Plan) -> bool:
     return not plan.online and plan.method != "gkd"
 
@@ -123,7 +119,11 @@ def _assistant_only(plan: Plan, job: Job) -> Any:
 
 
 def _rewards(plan: Plan, job: Job) -> Any:
-    return [job.reward.removesuffix(".py").replace(".py:", ".").replace(":", ".")] if _rule(plan, job) else ABSENT
+    return (
+        [job.reward.removesuffix(".py").replace(".py:", ".").replace(":", ".")]
+        if _rule(plan, job)
+        else ABSENT
+    )
 
 
 def _rule(plan: Plan, job: Job) -> bool:
@@ -172,10 +172,14 @@ TABLE = Table(
             group=MODEL,
         ),
         Key("lora_rank", "lora_r", "rank of the adapters", when=_adapter, group=MODEL),
-        Key("lora_alpha", "lora_alpha", "adapter output is scaled by alpha / rank", when=_adapter, group=MODEL),
+        Key(
+            "lora_alpha", "lora_alpha", "adapter output is scaled by alpha / rank", when=_adapter, group=MODEL
+        ),
         Key("lora_dropout", "lora_dropout", "0 keeps fused paths usable", when=_adapter, group=MODEL),
         Key("lora_targets", "lora_targets", "", document=REPO, codec=LIST, when=_adapter),
-        Derived("lora_target_modules", _modules, "modules that get adapters, named: no guess by peft", group=MODEL),
+        Derived(
+            "lora_target_modules", _modules, "modules that get adapters, named: no guess by peft", group=MODEL
+        ),
         Derived(
             TARGET_PARAMETERS, _expert_parameters, "routed experts are fused 3-D parameters", group=MODEL
         ),
@@ -187,7 +191,13 @@ TABLE = Table(
             group=MODEL,
         ),
         Derived("datasets", _datasets, "the training rows", group=DATA),
-        Key("seq_len", "max_length", "tokens per sample; TRL's default cuts at 1024", when=_offline_length, group=DATA),
+        Key(
+            "seq_len",
+            "max_length",
+            "tokens per sample; TRL's default cuts at 1024",
+            when=_offline_length,
+            group=DATA,
+        ),
         Choice(
             ("packing",),
             (Case((True,), {"packing": True}), Case((False,), {"packing": ABSENT})),
@@ -199,10 +209,14 @@ TABLE = Table(
         Choice(
             ("method",),
             (
-                Case(("cpt",), {"command:subcommand": "sft", "dataset_text_field": "text"}, "raw text column"),
+                Case(
+                    ("cpt",), {"command:subcommand": "sft", "dataset_text_field": "text"}, "raw text column"
+                ),
                 Case(("sft",), {"command:subcommand": "sft", "dataset_text_field": ABSENT}),
                 Case(("dpo",), {"command:subcommand": "dpo", "loss_type": ["sigmoid"]}, "the DPO loss"),
-                Case(("ipo",), {"command:subcommand": "dpo", "loss_type": ["ipo"]}, "IPO is a DPO loss in TRL"),
+                Case(
+                    ("ipo",), {"command:subcommand": "dpo", "loss_type": ["ipo"]}, "IPO is a DPO loss in TRL"
+                ),
                 Case(("kto",), {"command:subcommand": "kto"}),
                 Case(("rm",), {"command:subcommand": "reward"}),
                 Case(("orpo",), {"command:subcommand": "train.py", "command:trainer": "orpo"}),
@@ -221,7 +235,11 @@ TABLE = Table(
                     {"command:subcommand": "train.py", "command:trainer": "cpo", "loss_type": "sigmoid"},
                     "the CPO loss",
                 ),
-                Case(("grpo",), {"command:subcommand": "grpo", "loss_type": "grpo"}, "the loss of the GRPO paper"),
+                Case(
+                    ("grpo",),
+                    {"command:subcommand": "grpo", "loss_type": "grpo"},
+                    "the loss of the GRPO paper",
+                ),
                 Case(
                     ("dapo",),
                     {
@@ -254,16 +272,43 @@ TABLE = Table(
             group=METHOD,
         ),
         Key("beta", "beta", "strength of the preference or KL term", when=_has_beta, group=METHOD),
-        Derived("teacher_model_name_or_path", lambda p, j: j.teacher if p.method == "gkd" else ABSENT,
-                "the model to learn from", group=METHOD),
+        Derived(
+            "teacher_model_name_or_path",
+            lambda p, j: j.teacher if p.method == "gkd" else ABSENT,
+            "the model to learn from",
+            group=METHOD,
+        ),
         Derived("reward_funcs", _rewards, "the function that scores answers", group=METHOD),
-        Derived("reward_model_name_or_path", lambda p, j: (j.reward_model or ABSENT) if p.online else ABSENT,
-                "the model that scores answers", group=METHOD),
-        Key("generations", "num_generations", "answers per prompt", when=lambda p: p.online, absent=0, group=METHOD),
-        Key("response_len", "max_completion_length", "longest answer, tokens", when=_generates, absent=0, group=METHOD),
+        Derived(
+            "reward_model_name_or_path",
+            lambda p, j: (j.reward_model or ABSENT) if p.online else ABSENT,
+            "the model that scores answers",
+            group=METHOD,
+        ),
+        Key(
+            "generations",
+            "num_generations",
+            "answers per prompt",
+            when=lambda p: p.online,
+            absent=0,
+            group=METHOD,
+        ),
+        Key(
+            "response_len",
+            "max_completion_length",
+            "longest answer, tokens",
+            when=_generates,
+            absent=0,
+            group=METHOD,
+        ),
         Key("prompt_len", "prompt_len", "", document=REPO, absent=0),
-        Const("log_completions", False, "true prints sampled answers while training",
-              when=lambda p: p.online, group=METHOD),
+        Const(
+            "log_completions",
+            False,
+            "true prints sampled answers while training",
+            when=lambda p: p.online,
+            group=METHOD,
+        ),
         Choice(
             ("rollout_engine",),
             (
@@ -290,7 +335,12 @@ TABLE = Table(
             group=METHOD,
         ),
         Key("micro_batch_size", "per_device_train_batch_size", "sequences per GPU and pass", group=BATCH),
-        Key("gradient_accumulation_steps", "gradient_accumulation_steps", "passes per optimizer step", group=BATCH),
+        Key(
+            "gradient_accumulation_steps",
+            "gradient_accumulation_steps",
+            "passes per optimizer step",
+            group=BATCH,
+        ),
         Key("epochs", "num_train_epochs", "passes over the data", group=BATCH),
         Key("learning_rate", "learning_rate", "peak learning rate", group=OPTIM),
         Key("lr_scheduler", "lr_scheduler_type", "shape of the learning rate", group=OPTIM),
@@ -317,7 +367,11 @@ TABLE = Table(
             ("precision",),
             (
                 Case(("bf16",), {"bf16": True, "fp16": ABSENT}, "bf16 autocast"),
-                Case(("bf16-pure",), {"bf16": False, "fp16": ABSENT, "bf16_full_eval": True}, "weights are bf16: no autocast"),
+                Case(
+                    ("bf16-pure",),
+                    {"bf16": False, "fp16": ABSENT, "bf16_full_eval": True},
+                    "weights are bf16: no autocast",
+                ),
                 Case(("fp16",), {"bf16": False, "fp16": True}, "fp16 autocast with loss scaling"),
                 Case(("fp32",), {"bf16": False, "fp16": False}, "no mixed precision"),
             ),
@@ -372,16 +426,29 @@ TABLE = Table(
         Key("logging_steps", "logging_steps", "steps between log lines", group=SAVE),
         Derived("report_to", lambda p, j: j.tracker, "experiment tracker", group=SAVE),
         Derived("run_name", lambda p, j: j.run_name, "name of the run in the tracker", group=SAVE),
-        Const("accelerate_config", "accelerate.yaml", "how processes are started", when=_has_command,
-              group=LAUNCH),
+        Const(
+            "accelerate_config",
+            "accelerate.yaml",
+            "how processes are started",
+            when=_has_command,
+            group=LAUNCH,
+        ),
         # accelerate.yaml
         Const("compute_environment", "LOCAL_MACHINE", "", document="accelerate"),
         Derived("distributed_type", lambda p, j: _distributed_type(p), "", document="accelerate"),
-        Derived("mixed_precision", lambda p, j: {"bf16": "bf16", "fp16": "fp16"}.get(p.precision, "no"),
-                "as in train.yaml", document="accelerate"),
+        Derived(
+            "mixed_precision",
+            lambda p, j: {"bf16": "bf16", "fp16": "fp16"}.get(p.precision, "no"),
+            "as in train.yaml",
+            document="accelerate",
+        ),
         Key("nodes", "num_machines", "machines", document="accelerate"),
-        Derived("num_processes", lambda p, j: p.world_size, "one process per GPU, all machines together",
-                document="accelerate"),
+        Derived(
+            "num_processes",
+            lambda p, j: p.world_size,
+            "one process per GPU, all machines together",
+            document="accelerate",
+        ),
         Key("gpus_per_node", "gpus_per_node", "", document=REPO),
         Const("machine_rank", 0, "run.sh sets it on every machine", document="accelerate"),
         Const("main_training_function", "main", "", document="accelerate"),
@@ -391,8 +458,11 @@ TABLE = Table(
         Choice(
             ("zero_stage",),
             tuple(
-                Case((stage,), {"accelerate:deepspeed_config.zero_stage": stage if stage else ABSENT},
-                     "what the ranks shard")
+                Case(
+                    (stage,),
+                    {"accelerate:deepspeed_config.zero_stage": stage if stage else ABSENT},
+                    "what the ranks shard",
+                )
                 for stage in (0, 1, 2, 3)
             ),
             when=lambda p: not p.fsdp,
@@ -401,21 +471,95 @@ TABLE = Table(
             ("offload",),
             (
                 Case(("none",), {}),
-                Case(("optimizer",), {"accelerate:deepspeed_config.offload_optimizer_device": "cpu",
-                                      "accelerate:deepspeed_config.offload_param_device": "none"},
-                     "optimizer states and step in host memory"),
-                Case(("all",), {"accelerate:deepspeed_config.offload_optimizer_device": "cpu",
-                                "accelerate:deepspeed_config.offload_param_device": "cpu"},
-                     "weights too in host memory"),
+                Case(
+                    ("optimizer",),
+                    {
+                        "accelerate:deepspeed_config.offload_optimizer_device": "cpu",
+                        "accelerate:deepspeed_config.offload_param_device": "none",
+                    },
+                    "optimizer states and step in host memory",
+                ),
+                Case(
+                    ("all",),
+                    {
+                        "accelerate:deepspeed_config.offload_optimizer_device": "cpu",
+                        "accelerate:deepspeed_config.offload_param_device": "cpu",
+                    },
+                    "weights too in host memory",
+                ),
             ),
             when=lambda p: not p.fsdp,
         ),
-        Const("deepspeed_config.zero3_init_flag", True, "weights are sharded while they load",
-              document="accelerate", when=lambda p: _deepspeed(p) and p.zero_stage == 3),
-        Const("deepspeed_config.zero3_save_16bit_model", True, "gather the weights when saving",
-              document="accelerate", when=lambda p: _deepspeed(p) and p.zero_stage == 3),
-        Const("deepspeed_config.deepspeed_multinode_launcher", "standard", "run.sh starts every machine",
-              document="accelerate", when=lambda p: _deepspeed(p) and p.nodes > 1),
+        Key(
+            "offload",
+            "fsdp_config.fsdp_offload_params",
+            "weights, gradients and states in host memory",
+            document="accelerate",
+            codec=mapped({"none": False, "all": True}),
+            when=_fsdp,
+        ),
+        Const(
+            "fsdp_config.fsdp_auto_wrap_policy",
+            "TRANSFORMER_BASED_WRAP",
+            "one unit per decoder layer",
+            document="accelerate",
+            when=_fsdp,
+        ),
+        Const(
+            "fsdp_config.fsdp_reshard_after_forward",
+            True,
+            "weights are gathered again in backward",
+            document="accelerate",
+            when=_fsdp,
+        ),
+        Const(
+            "fsdp_config.fsdp_cpu_ram_efficient_loading",
+            True,
+            "one rank reads the checkpoint",
+            document="accelerate",
+            when=_fsdp,
+        ),
+        Const(
+            "fsdp_config.fsdp_state_dict_type",
+            "FULL_STATE_DICT",
+            "checkpoints are ordinary model files",
+            document="accelerate",
+            when=_fsdp,
+        ),
+        Derived(
+            "parallelism_config.parallelism_config_cp_size",
+            lambda p, j: p.context_parallel if p.context_parallel > 1 else ABSENT,
+            "ranks that split the sequence",
+            document="accelerate",
+        ),
+        Derived(
+            "parallelism_config.parallelism_config_dp_shard_size",
+            lambda p, j: p.data_parallel if p.context_parallel > 1 else ABSENT,
+            "ranks that shard the weights",
+            document="accelerate",
+        ),
+        Key("context_parallel", "context_parallel", "", document=REPO),
+        Const(
+            "deepspeed_config.zero3_init_flag",
+            True,
+            "weights are sharded while they load",
+            document="accelerate",
+            when=lambda p: _deepspeed(p) and p.zero_stage == 3,
+        ),
+        Const(
+            "deepspeed_config.zero3_save_16bit_model",
+            True,
+            "gather the weights when saving",
+            document="accelerate",
+            when=lambda p: _deepspeed(p) and p.zero_stage == 3,
+        ),
+        Const(
+            "deepspeed_config.deepspeed_multinode_launcher",
+            "standard",
+            "run.sh starts every machine",
+            document="accelerate",
+            when=lambda p: _deepspeed(p) and p.nodes > 1,
+        ),
     ),
 )
 
@@ -447,7 +591,9 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
     ]
     if not _has_command(plan):
         module, prefix = EXPERIMENTAL[plan.method]
-        emitted.append(Emitted("train.py", "script", render("trl/train.py.jinja", module=module, prefix=prefix)))
+        emitted.append(
+            Emitted("train.py", "script", render("trl/train.py.jinja", module=module, prefix=prefix))
+        )
     return emitted
 
 

@@ -24,14 +24,22 @@ class Legality:
 
 def _world(plan: Plan, model: ModelFacts) -> str:
     group = plan.tensor_parallel * plan.pipeline_parallel * plan.context_parallel
-    return f"{plan.world_size} GPUs do not split into groups of TP x PP x CP = {group}" if plan.world_size % group else ""
+    return (
+        f"{plan.world_size} GPUs do not split into groups of TP x PP x CP = {group}"
+        if plan.world_size % group
+        else ""
+    )
 
 
 def _expert_world(plan: Plan, model: ModelFacts) -> str:
     if plan.backend != "megatron":
         return ""
     group = plan.expert_tensor_parallel * plan.expert_parallel * plan.pipeline_parallel
-    return f"{plan.world_size} GPUs do not split into groups of ETP x EP x PP = {group}" if plan.world_size % group else ""
+    return (
+        f"{plan.world_size} GPUs do not split into groups of ETP x EP x PP = {group}"
+        if plan.world_size % group
+        else ""
+    )
 
 
 def _heads(plan: Plan, model: ModelFacts) -> str:

@@ -21,9 +21,9 @@ from advisor.rules import (
     cheap_refusals,
     describe_cluster,
     describe_model,
-    habit_values,
     limit_refusals,
 )
+from advisor.rules.implied import implied_values
 
 PLANNED = frozenset(
     """method tuning quantization precision lora_rank lora_targets seq_len micro_batch_size
@@ -133,7 +133,9 @@ class Searcher:
         for backend in (pin,) if pin else ("hf", "megatron"):
             plan = replace(skeleton.plan, backend=backend)
             if backend == "megatron":
-                plan = replace(plan, zero_stage=1, recompute="full", gradient_checkpointing=True, attention="flash")
+                plan = replace(
+                    plan, zero_stage=1, recompute="full", gradient_checkpointing=True, attention="flash"
+                )
             yield plan
 
     def _layouts(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
@@ -150,7 +152,9 @@ class Searcher:
         if "attention" in pins:
             return pins["attention"]
         allowed = allowed_values(rules, "attention", plan.as_dict())
-        wanted = ("flash", "sdpa", "eager") if self.resolved.cluster.gpu.supports_flash2 else ("sdpa", "eager")
+        wanted = (
+            ("flash", "sdpa", "eager") if self.resolved.cluster.gpu.supports_flash2 else ("sdpa", "eager")
+        )
         return next((kind for kind in wanted if allowed is None or kind in allowed), "sdpa")
 
     def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
@@ -171,12 +175,15 @@ class Searcher:
 
     def _settle(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Plan | None:
         """The plan with the framework's habits; None when it is illegal or refused."""
-        habits = {k: v for k, v in habit_values(rules, plan).items() if k not in PLANNED and k not in pins}
-        plan = replace(plan, **habits).normalised()
+        plan = replace(plan, **self._implied(rules, plan, pins)).normalised()
         plan = self._batch(plan, plan.micro_batch_size, pins)
         if not is_legal(plan, self.resolved.model) or cheap_refusals(rules, plan):
             return None
         return plan
+
+    def _implied(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> dict[str, Any]:
+        implied = implied_values(rules, plan)
+        return {k: v for k, v in implied.items() if k not in PLANNED and k not in pins}
 
     def _largest_micro_batch(
         self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]
@@ -204,7 +211,9 @@ class Searcher:
     def _batch(self, plan: Plan, micro: int, pins: Mapping[str, Any]) -> Plan:
         """micro x accumulation x DP as near as possible to the wanted batch; whole groups of answers per rank."""
         wanted = self.resolved.request.global_batch_size or 1
-        steps = pins.get("gradient_accumulation_steps") or max(1, round(wanted / (micro * plan.data_parallel)))
+        steps = pins.get("gradient_accumulation_steps") or max(
+            1, round(wanted / (micro * plan.data_parallel))
+        )
         if plan.online and "gradient_accumulation_steps" not in pins:
             while micro * steps % plan.generations:
                 steps += 1
@@ -229,7 +238,9 @@ class Searcher:
                         reasons[Reason(row.id, "refuse", text, row.source)] = None
                 reasons.update(dict.fromkeys(cheap_refusals(rules, layout)))
         if not reasons:
-            reasons[Reason("planner.pins", "refuse", "no layout agrees with the pinned plan fields", "request")] = None
+            reasons[
+                Reason("planner.pins", "refuse", "no layout agrees with the pinned plan fields", "request")
+            ] = None
         return list(reasons)[:6]
 
 

@@ -184,7 +184,11 @@ def squeezes(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if plan.backend == "megatron":
         for offload in _pin(pins, "offload", ("none", "optimizer")):
             for recompute in _pin(pins, "recompute", ("none", "selective", "full")):
-                yield {"offload": offload, "recompute": recompute, "gradient_checkpointing": recompute != "none"}
+                yield {
+                    "offload": offload,
+                    "recompute": recompute,
+                    "gradient_checkpointing": recompute != "none",
+                }
         return
     for liger in _pin(pins, "liger", (False, True)):
         for checkpointing in _pin(pins, "gradient_checkpointing", (False, True)):

@@ -24,7 +24,10 @@ def show(advice: Advice, *, verbose: bool) -> str:
     if advice.rejected:
         blocks.append(_rejected(advice.rejected, verbose))
     if advice.alternatives:
-        rows = [f"- {row.change}: {row.memory.total:.1f} of {row.memory.capacity_gib:.1f} GiB a GPU" for row in advice.alternatives]
+        rows = [
+            f"- {row.change}: {row.memory.total:.1f} of {row.memory.capacity_gib:.1f} GiB a GPU"
+            for row in advice.alternatives
+        ]
         blocks.append("Nearest feasible requests\n" + "\n".join(_wrap(row) for row in rows))
     notes = [*advice.warnings, *(advice.ranking[0].warnings if advice.ranking else ())]
     if notes:
@@ -72,7 +75,9 @@ def _ranking(rows: Sequence[Ranked]) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths).rstrip(), *lines[1:]])
 
 
@@ -93,7 +98,10 @@ def _best(row: Ranked, verbose: bool) -> str:
 def _terms(row: Ranked) -> str:
     memory = row.memory
     parts = [f"{name} {size:.1f}" for name, size in memory.terms.items() if size >= 0.05]
-    return ", ".join([*parts, f"overhead {memory.overhead:.1f}"]) + f" GiB; range {memory.low:.1f} to {memory.high:.1f}"
+    return (
+        ", ".join([*parts, f"overhead {memory.overhead:.1f}"])
+        + f" GiB; range {memory.low:.1f} to {memory.high:.1f}"
+    )
 
 
 def _rejected(rows: Sequence[Rejected], verbose: bool) -> str:
@@ -110,4 +118,6 @@ def _reason(reason: Reason) -> str:
 
 
 def _wrap(text: str, indent: str = "  ") -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

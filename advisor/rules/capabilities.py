@@ -86,10 +86,11 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def fits(match: Match, plan: Plan) -> bool:
     """Whether the plan has one of the allowed values in every field."""
-    return all(_allowed(getattr(plan, field), values) for field, values in match.items())
+    return all(allowed(getattr(plan, field), values) for field, values in match.items())
 
 
-def _allowed(value: Any, values: tuple[Any, ...]) -> bool:
+def allowed(value: Any, values: tuple[Any, ...]) -> bool:
+    """Whether a plan value is among these; of a tuple every item."""
     return all(item in values for item in value) if isinstance(value, tuple) else value in values
 
 
@@ -201,17 +202,17 @@ def allowed_values(rules: FrameworkRules, field: str, context: Mapping[str, Any]
     A restriction whose match asks about a field that `context` leaves open does not narrow the search: it may
     not hold. `cheap_refusals` judges the finished plan.
     """
-    allowed: tuple[Any, ...] | None = None
+    narrowed: tuple[Any, ...] | None = None
     for row in rules.only:
         if row.field != field or not _certain(row.match, context):
             continue
-        allowed = row.values if allowed is None else tuple(v for v in allowed if v in row.values)
-    return allowed
+        narrowed = row.values if narrowed is None else tuple(v for v in narrowed if v in row.values)
+    return narrowed
 
 
 def _certain(match: Match, context: Mapping[str, Any]) -> bool:
     return all(
-        field in context and _allowed(_hashable(context[field]), values) for field, values in match.items()
+        field in context and allowed(_hashable(context[field]), values) for field, values in match.items()
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from advisor.plan import Plan
-from advisor.rules.capabilities import fits, habit_values
+from advisor.rules.capabilities import allowed, fits, habit_values
 from advisor.rules.types import FrameworkRules
 
 
@@ -19,6 +19,6 @@ def implied_values(rules: FrameworkRules, plan: Plan) -> dict[str, Any]:
         if not fits(row.match, plan):
             continue
         current = values.get(row.field, getattr(plan, row.field))
-        if current not in row.values:
-            values[row.field] = row.values[0]
+        if not allowed(current, row.values):
+            values[row.field] = (row.values[0],) if isinstance(current, tuple) else row.values[0]
     return values

@@ -21,7 +21,8 @@ from advisor.plan import Plan
 from advisor.planner.search import describe
 from advisor.rendering import render
 from advisor.resolve import Resolved
-from advisor.rules import habit_values, load_framework
+from advisor.rules import load_framework
+from advisor.rules.implied import implied_values
 from advisor.starter.data import Wiring, as_lines, smoke_rows, stored_rows, wire
 
 JUDGES = Path(__file__).resolve().parent.parent / "judges"
@@ -42,7 +43,7 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
     wiring = wire(resolved.datasets, plan, reads, bool(resolved.request.data_in_place))
     job = _job(resolved, row, wiring)
     rules = load_framework(row.framework)
-    rendered = module.TABLE.render(plan, job, lambda p: habit_values(rules, p))
+    rendered = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
     files = [
         *module.files(plan, job, rendered),
         *_data(wiring, plan),
@@ -116,23 +117,27 @@ def _rewards(job: Job, resolved: Resolved) -> list[Emitted]:
     source = str(resolved.request.reward).rpartition(":")[0]
     default = resolved.origins.get("reward")
     if default:
-        return [Emitted("rewards.py", "reward", (templates_root() / "starter" / "rewards.py").read_text("utf-8"))]
+        return [
+            Emitted("rewards.py", "reward", (templates_root() / "starter" / "rewards.py").read_text("utf-8"))
+        ]
     try:
         return [Emitted("rewards.py", "reward", Path(source).read_text(encoding="utf-8"))]
     except OSError as error:
         raise InputError("reward", f"{source}: {error.strerror or error}") from None
 
 
-def _launch(
-    module: Framework, plan: Plan, job: Job, rendered: Rendered, resolved: Resolved
-) -> list[Emitted]:
+def _launch(module: Framework, plan: Plan, job: Job, rendered: Rendered, resolved: Resolved) -> list[Emitted]:
     context = _context(module, plan, job, rendered)
     environment = dict(context.get("environment", {}))
     if job.hub == "modelscope":
         environment.setdefault("USE_MODELSCOPE_HUB", "1")
     files = [
         Emitted("run.sh", "launch", render(f"{module.NAME}/run.sh.jinja", **context), True),
-        Emitted("launch/env.sh", "launch", render("launch/env.sh.jinja", **{**context, "environment": environment})),
+        Emitted(
+            "launch/env.sh",
+            "launch",
+            render("launch/env.sh.jinja", **{**context, "environment": environment}),
+        ),
     ]
     if plan.nodes > 1 or resolved.request.launcher == "slurm":
         template = context.get("slurm_template", "launch/slurm.sbatch.jinja")
@@ -201,7 +206,7 @@ def _smoke(
     context = {
         **_context(module, plan, job, rendered),
         "smoke": smoke,
-        "judged": judged,
+        "judge_arguments": [*smoke.judge_arguments, *judged],
         "tiny_arguments": arguments,
         "data_override": not wiring.local or wiring.rows > 2000,
     }
@@ -220,7 +225,9 @@ def _smoke(
 
 def answers_text(answers: Mapping[str, Any], row: Ranked) -> str:
     """The answers as given, with the chosen framework: `advisor new --answers answers.yaml` repeats the run."""
-    kept = {k: v for k, v in answers.items() if v is not None and k != "origins"} | {"framework": row.framework}
+    kept = {k: v for k, v in answers.items() if v is not None and k != "origins"} | {
+        "framework": row.framework
+    }
     head = f"# Written by advisor {__version__}. Run it again: advisor new DIR --answers answers.yaml\n"
     return head + yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
 

@@ -18,7 +18,9 @@ def refuse_non_empty(target: Path, force: bool) -> None:
     if target.exists() and not target.is_dir():
         raise RefusedOverwrite(f"{target} is a file; give a folder")
     if target.is_dir() and any(target.iterdir()) and not force:
-        raise RefusedOverwrite(f"{target} is not empty; give another folder, or --force to overwrite files in it")
+        raise RefusedOverwrite(
+            f"{target} is not empty; give another folder, or --force to overwrite files in it"
+        )
 
 
 def write_starter(target: Path, files: Iterable[Emitted], *, force: bool) -> list[Path]:

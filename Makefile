@@ -1,0 +1,41 @@
+# make            set up and run the main job on the example data
+# make test       quick tests (no torch), under 2 minutes
+# make check      ruff, format, strict types
+# make conformance  the real frameworks, in their own environments (cached outside the checkout)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo setup test check conformance examples clean
+
+demo: $(STAMP)
+	$(BIN)/advisor new my-run --model Qwen/Qwen3-8B --gpu h100 --method sft \
+	  --data examples/data/sft.jsonl --yes --force
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	for try in 1 2 3 4; do \
+	  $(BIN)/python -m pip install --quiet --retries 8 -e '.[dev]' && break; \
+	  [ $$try = 4 ] && exit 1; sleep 5; done
+	touch $(STAMP)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not conformance" --ignore=tests/conformance tests
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+conformance: $(STAMP)
+	$(BIN)/python tools/framework_env.py --all
+	$(BIN)/python -m pytest tests/conformance -rA
+
+examples: $(STAMP)
+	$(BIN)/python tools/render_examples.py
+
+clean:
+	rm -rf $(VENV) dist build rules/compiled.json
