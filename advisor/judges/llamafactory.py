@@ -267,8 +267,6 @@ def runtime_problems(config: dict[str, Any], zero_stage: int) -> list[str]:
         problems.append("with ZeRO-3 the base can only be 4-bit bitsandbytes")
     if config.get("use_muon") and zero_stage > 0:
         problems.append("use_muon marks 2-D weights by object, and ZeRO replaces them by flat shards")
-    if config.get("pure_bf16") and config.get("deepspeed") and zero_stage != 3:
-        problems.append("pure_bf16 leaves DeepSpeed's bf16 off, and its engine then demands fp32 weights")
     return problems
 
 
