@@ -87,7 +87,9 @@ def _read_list(path: Path, cmd: str | None) -> Launch:
         elif text:
             overrides += shlex.split(text) if text[0] in "'\"" else [text.rstrip("\\").strip()]
     if module is None:
-        raise Refused("name the module in a comment: `# verl.trainer.main_ppo` or `# verl.trainer.sft_trainer`")
+        raise Refused(
+            "name the module in a comment: `# verl.trainer.main_ppo` or `# verl.trainer.sft_trainer`"
+        )
     return Launch(module, overrides)
 
 
@@ -112,7 +114,7 @@ def _run_script(path: Path) -> list[list[str]]:
         )
         text = record.read_text() if record.exists() else ""
         if not text:
-            raise Refused(f"the script started neither python nor torchrun: {done.stderr.strip()[-200:]}")
+            raise Refused(f"the script starts neither python nor torchrun: {done.stderr.strip()[-200:]}")
         return [call.split("\037") for call in text.split("\036") if call]
 
 
@@ -280,7 +282,7 @@ def _fits(value: Any, hint: Any) -> bool | None:
 
 
 def _type_problem(path: str, value: Any, default: Any, hint: Any) -> str | None:
-    if isinstance(value, list) and path in ALSO_LIST or isinstance(value, str) and path in ALSO_TEXT:
+    if (isinstance(value, list) and path in ALSO_LIST) or (isinstance(value, str) and path in ALSO_TEXT):
         return None
     if value is None and (path in ALSO_NULL or default is None):
         return None
@@ -288,7 +290,9 @@ def _type_problem(path: str, value: Any, default: Any, hint: Any) -> str | None:
         return None  # what verl ships is right whatever its annotation says
     fits = _fits(value, hint)
     if fits is None and default is not None:
-        fits = _fits(value, float if type(default) is int and path.startswith("algorithm.") else type(default))
+        fits = _fits(
+            value, float if type(default) is int and path.startswith("algorithm.") else type(default)
+        )
     if fits is not False:
         return None
     expected = type(default).__name__ if default is not None else str(hint)
@@ -334,7 +338,9 @@ def _divides(divisor: int, number: int, text: str) -> Iterator[str]:
         yield f"{text}: {number} is not divisible by {divisor}"
 
 
-def _megatron_rules(section: Mapping[str, Any], where: str, world: int, model: Mapping[str, Any]) -> Iterator[str]:
+def _megatron_rules(
+    section: Mapping[str, Any], where: str, world: int, model: Mapping[str, Any]
+) -> Iterator[str]:
     tp, pp = section["tensor_model_parallel_size"], section["pipeline_model_parallel_size"]
     cp, ep = section["context_parallel_size"], section["expert_model_parallel_size"]
     etp = section["expert_tensor_parallel_size"] or tp
@@ -366,14 +372,16 @@ def _stage_rules(layers: int, pp: int, override: Mapping[str, Any], where: str) 
         yield f"{where}: {rest} layers cannot be split evenly over {stages} pipeline stages"
 
 
-def _fsdp_rules(section: Mapping[str, Any], where: str, world: int, sp: int, model: Mapping[str, Any]) -> Iterator[str]:
+def _fsdp_rules(
+    section: Mapping[str, Any], where: str, world: int, sp: int, model: Mapping[str, Any]
+) -> Iterator[str]:
     yield from _divides(sp, world, f"{where}: GPUs by ulysses_sequence_parallel_size")
     if model.get("num_attention_heads"):
         yield from _divides(sp, model["num_attention_heads"], f"{where}: attention heads by Ulysses degree")
     if section["fsdp_size"] > 0:
         yield from _divides(section["fsdp_size"], world, f"{where}: GPUs by fsdp_size")
     if section["offload_policy"] and (section["param_offload"] or section["optimizer_offload"]):
-        yield f"{where}: offload_policy switches param_offload and optimizer_offload off: set one or the other"
+        yield f"{where}: offload_policy switches the other offloads off: set one or the other"
     if section["model_dtype"] not in ("fp32", "bf16", "bfloat16", "fp16", "float16", "float32", None):
         yield f"{where}: unknown model_dtype {section['model_dtype']!r}"
 
@@ -415,12 +423,19 @@ def _batch_rules(config: dict[str, Any], dp: int, sp: int) -> Iterator[str]:
     per_rank = mini * n // dp
     if actor["ppo_micro_batch_size_per_gpu"] and mini * n % dp == 0:
         yield from _divides(
-            actor["ppo_micro_batch_size_per_gpu"], per_rank, "mini batch per rank by actor.ppo_micro_batch_size_per_gpu"
+            actor["ppo_micro_batch_size_per_gpu"],
+            per_rank,
+            "mini batch per rank by actor.ppo_micro_batch_size_per_gpu",
         )
-    infer = {"rollout": rollout["log_prob_micro_batch_size_per_gpu"], "ref": ref["log_prob_micro_batch_size_per_gpu"]}
+    infer = {
+        "rollout": rollout["log_prob_micro_batch_size_per_gpu"],
+        "ref": ref["log_prob_micro_batch_size_per_gpu"],
+    }
     for name, micro in infer.items():
         if micro and train * n % dp == 0:
-            yield from _divides(micro, train * n // dp, f"batch per rank by {name}.log_prob_micro_batch_size_per_gpu")
+            yield from _divides(
+                micro, train * n // dp, f"batch per rank by {name}.log_prob_micro_batch_size_per_gpu"
+            )
 
 
 def _algorithm_rules(config: dict[str, Any]) -> Iterator[str]:
@@ -482,7 +497,10 @@ def _ppo_rules(config: dict[str, Any], launch: Launch, world: int, model: Mappin
         own = actor["megatron"]
         yield from _megatron_rules(own, "actor.megatron", world, model)
         parallel = [own[f"{name}_model_parallel_size"] for name in ("tensor", "pipeline")]
-        dp, sp = max(1, world // (parallel[0] * parallel[1] * own["context_parallel_size"])), own["context_parallel_size"]
+        dp, sp = (
+            max(1, world // (parallel[0] * parallel[1] * own["context_parallel_size"])),
+            own["context_parallel_size"],
+        )
     else:
         engine = actor["fsdp_config"]
         sp = max(actor["ulysses_sequence_parallel_size"], engine["ulysses_sequence_parallel_size"])
@@ -513,7 +531,8 @@ def _sft_rules(config: dict[str, Any], world: int, model: Mapping[str, Any]) -> 
     yield from _divides(dp, batch, "data.train_batch_size by data-parallel size (the rest would be dropped)")
     if data["use_dynamic_bsz"]:
         if data["max_token_len_per_gpu"] * sp < data["max_length"]:
-            yield f"data.max_token_len_per_gpu {data['max_token_len_per_gpu']} * {sp} is below data.max_length"
+            cap = data["max_token_len_per_gpu"]
+            yield f"data.max_token_len_per_gpu {cap} * {sp} is below data.max_length"
     elif batch % dp == 0:
         yield from _divides(micro, batch // dp, "batch per rank by data.micro_batch_size_per_gpu")
     if data["truncation"] not in ("error", "left", "right"):
@@ -564,12 +583,16 @@ def _judge_config(launch: Launch, world_size: int, model_dir: str | None, scratc
     missing = [key for key in OmegaConf.missing_keys(config) if not key.startswith(off)]
     if missing:
         return [f"{key}: must be set" for key in sorted(missing)]
-    groups = [word for word in launch.overrides if "." not in word.partition("=")[0] and not word.startswith("-")]
+    groups = [
+        word for word in launch.overrides if "." not in word.partition("=")[0] and not word.startswith("-")
+    ]
     base = _compose(launch, [*groups, *(["actor_rollout_ref.rollout.name=vllm"] if ppo else [])])
     tree, shipped = _plain(config), _plain(base)
     problems = list(_strict(launch, tree, shipped))
     model_section = config.actor_rollout_ref.model if ppo else config.model
-    given = model_dir or (model_section.path if Path(str(model_section.path), "config.json").is_file() else None)
+    given = model_dir or (
+        model_section.path if Path(str(model_section.path), "config.json").is_file() else None
+    )
     folder = _stand_in_model(scratch, given)
     with open_dict(config):
         model_section.path = str(folder)
@@ -580,7 +603,11 @@ def _judge_config(launch: Launch, world_size: int, model_dir: str | None, scratc
     facts = json.loads((folder / "config.json").read_text()) if given else {}
     facts = {**facts, **(facts.get("text_config") or {})}
     problems += _logger_rules(tree["trainer"]["logger"])
-    world = tree["trainer"]["nnodes"] * tree["trainer"]["n_gpus_per_node"] if ppo else launch.processes or world_size
+    world = (
+        tree["trainer"]["nnodes"] * tree["trainer"]["n_gpus_per_node"]
+        if ppo
+        else launch.processes or world_size
+    )
     if not isinstance(world, int) or world < 1:
         return [*problems, f"trainer.nnodes * trainer.n_gpus_per_node is {world!r}"]
     if world_size > 1 and world != world_size:
@@ -616,7 +643,9 @@ def judge(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--world-size", type=int, default=1)
     parser.add_argument("--model-dir")
     parser.add_argument("--cmd", choices=sorted(MODULES))

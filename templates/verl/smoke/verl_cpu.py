@@ -20,7 +20,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed.fsdp as torch_fsdp
-
 from verl.plugin.platform import platform_manager
 from verl.plugin.platform.platform_base import PlatformBase
 
@@ -33,7 +32,9 @@ class _CpuModule(ModuleType):
     is_available = staticmethod(lambda: True)
     set_device = synchronize = empty_cache = ipc_collect = staticmethod(lambda *_: None)
     set_per_process_memory_fraction = reset_peak_memory_stats = staticmethod(lambda *_: None)
-    memory_allocated = memory_reserved = max_memory_allocated = max_memory_reserved = staticmethod(lambda *_: 0)
+    memory_allocated = memory_reserved = max_memory_allocated = max_memory_reserved = staticmethod(
+        lambda *_: 0
+    )
     mem_get_info = staticmethod(lambda *_: (1 << 30, 1 << 30))
     get_device_name = staticmethod(lambda *_: "cpu")
     get_rng_state = staticmethod(torch.get_rng_state)
@@ -136,16 +137,13 @@ _no_pinned_memory()
 
 
 def _register_engines() -> None:
-    """The FSDP engines are device-agnostic but registered for cuda and npu only: register them for cpu."""
+    """The FSDP engines run on any torch device but are registered for cuda and npu only."""
     from verl.workers.engine.base import EngineRegistry
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-    import verl.workers.engine.fsdp  # noqa: F401  (registers the originals)
-
-    for model_type, backends in EngineRegistry._engines.items():
-        for backend in ("fsdp", "fsdp2"):
-            engine = backends.get(backend, {}).get("cuda")
-            if engine is not None and "cpu" not in backends[backend]:
-                EngineRegistry.register(model_type=model_type, backend=backend, device="cpu")(engine)
+    engines = {"language_model": FSDPEngineWithLMHead, "value_model": FSDPEngineWithValueHead}
+    for model_type, engine in engines.items():
+        EngineRegistry.register(model_type=model_type, backend=["fsdp", "fsdp2"], device="cpu")(engine)
 
 
 class CpuServer:
@@ -161,7 +159,9 @@ class CpuServer:
         self.global_steps = 0
         self.updates = 0
 
-    async def load_weights(self, weights: list, peft_config: dict | None, base_sync_done: bool, step: int | None):
+    async def load_weights(
+        self, weights: list, peft_config: dict | None, base_sync_done: bool, step: int | None
+    ):
         """Full weights replace the model's; adapter weights go into an adapter made on first use."""
         async with self.lock:
             if step is not None:
@@ -175,7 +175,9 @@ class CpuServer:
             from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 
             if not isinstance(self.model, PeftModel):
-                known = {key: value for key, value in peft_config.items() if key in LoraConfig.__dataclass_fields__}
+                known = {
+                    key: value for key, value in peft_config.items() if key in LoraConfig.__dataclass_fields__
+                }
                 self.model = get_peft_model(self.model, LoraConfig(**known)).eval()
             result = set_peft_model_state_dict(self.model, dict(weights))
             if result.unexpected_keys:
@@ -205,11 +207,15 @@ class CpuServer:
         ]
         return tokens, logps
 
-    async def generate(self, prompt_ids: Any, sampling_params: dict[str, Any], request_id: str, **_: Any) -> Any:
+    async def generate(
+        self, prompt_ids: Any, sampling_params: dict[str, Any], request_id: str, **_: Any
+    ) -> Any:
         from verl.workers.rollout.replica import TokenOutput
 
         async with self.lock:
-            tokens, logps = await asyncio.to_thread(self._generate, [int(i) for i in prompt_ids], sampling_params)
+            tokens, logps = await asyncio.to_thread(
+                self._generate, [int(i) for i in prompt_ids], sampling_params
+            )
         extra = {"global_steps": self.global_steps}
         return TokenOutput(token_ids=tokens, log_probs=logps, stop_reason="completed", extra_fields=extra)
 
@@ -228,8 +234,12 @@ def _load_replica() -> type:
     class CpuReplica(RolloutReplica):
         async def launch_servers(self) -> None:
             name = f"hf_cpu_server_{self.replica_rank}"
-            env = {key: os.environ[key] for key in ("VERL_USE_EXTERNAL_MODULES", "VERL_PLATFORM", "PYTHONPATH")}
-            actor = ray.remote(CpuServer).options(name=name, max_concurrency=64, runtime_env={"env_vars": env})
+            env = {
+                key: os.environ[key] for key in ("VERL_USE_EXTERNAL_MODULES", "VERL_PLATFORM", "PYTHONPATH")
+            }
+            actor = ray.remote(CpuServer).options(
+                name=name, max_concurrency=64, runtime_env={"env_vars": env}
+            )
             self.servers = [actor.remote(self.config, self.model_config)]
             self._server_handle = self.servers[0]
             self._server_address = name
@@ -238,7 +248,7 @@ def _load_replica() -> type:
 
 
 def _make_adapter() -> type:
-    """Rollout seen from the training worker: it hands new weights to the server. Made late, like the replica."""
+    """Rollout seen from the training worker: hands new weights to the server. Made late, like the replica."""
     import ray
     from verl.workers.rollout.base import BaseRollout
 
@@ -249,7 +259,9 @@ def _make_adapter() -> type:
         async def release(self) -> None:
             pass
 
-        async def update_weights(self, weights: Any, wire_format: str = "named_tensors", **kwargs: Any) -> None:
+        async def update_weights(
+            self, weights: Any, wire_format: str = "named_tensors", **kwargs: Any
+        ) -> None:
             full = [(name, _whole(tensor)) for name, tensor in weights]  # every rank takes part in gathering
             per_replica = self.config.tensor_model_parallel_size * self.config.data_parallel_size
             rank = int(os.environ["RANK"])
@@ -281,6 +293,7 @@ def _install() -> None:
     from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     _register_engines()
+    # There is no function to add to this table; the replica registry below has one.
     rollout_base._ROLLOUT_REGISTRY[("hf_cpu", "async")] = f"{__name__}.CpuRollout"
     RolloutReplicaRegistry.register("hf_cpu", _load_replica)
 
