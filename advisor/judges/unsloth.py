@@ -509,7 +509,8 @@ def _judge_loaders(tree: ast.Module, world_size: int) -> tuple[_Call | None, lis
     load = next((call for _, call in calls if call.name == "from_pretrained"), None)
     if load is None:
         return None, ["no FastLanguageModel.from_pretrained or FastModel.from_pretrained was found"]
-    lora = tuple(_hints(LoraConfig))
+    # FastLanguageModel passes task_type to LoraConfig itself: a second one is a TypeError (llama.py:5051).
+    lora = tuple(key for key in _hints(LoraConfig) if key != "task_type")
     for loader, call in calls:
         signature = _signature(loader, call.name)
         loading = call.name == "from_pretrained"

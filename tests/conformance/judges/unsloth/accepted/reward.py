@@ -17,7 +17,6 @@ def main() -> None:
         r=16,
         target_modules=["q_proj", "v_proj"],
         lora_alpha=32,
-        task_type="SEQ_CLS",
     )
     arguments = RewardConfig(
         output_dir="outputs",
