@@ -51,7 +51,7 @@ def grams(text: str) -> frozenset[tuple[str, ...]]:
 
 
 def near_duplicates(texts: list[str]) -> list[tuple[int, int]]:
-    """Pairs whose word 5-grams overlap by more than NEAR (Jaccard); only pairs with a common gram are compared."""
+    """Pairs whose word 5-grams overlap by more than NEAR (Jaccard)."""
     sets = [grams(text) for text in texts]
     holders: dict[tuple[str, ...], list[int]] = defaultdict(list)
     shared: dict[tuple[int, int], int] = defaultdict(int)
@@ -99,7 +99,9 @@ def test_no_near_duplicates_across_files() -> None:
 
 
 def test_no_question_is_asked_twice() -> None:
-    questions = [row["messages"][-2]["content"].lower() for row in read("sft.jsonl") if len(row["messages"]) == 2]
+    questions = [
+        row["messages"][-2]["content"].lower() for row in read("sft.jsonl") if len(row["messages"]) == 2
+    ]
     prompts = [row["prompt"].lower() for name in ("preference.jsonl", "kto.jsonl") for row in read(name)]
     assert len(set(questions)) == len(questions)
     assert len(set(prompts)) == len(prompts)
