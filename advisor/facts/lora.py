@@ -15,7 +15,10 @@ RENAMED_GATE_UP_DOWN = frozenset(
         "deepseek_v3",
         "deepseek_v32",
         "ernie4_5_moe",
+        "exaone_moe",
         "glm4_moe",
+        "glm4v_moe",
+        "hunyuan_v1_moe",
         "glm4_moe_lite",
         "glm_moe_dsa",
         "mellum",
@@ -89,9 +92,7 @@ def lora_modules(model: ModelFacts, targets: tuple[str, ...], *, vision: bool = 
     return list(chosen.values())
 
 
-def lora_parameters(
-    model: ModelFacts, targets: tuple[str, ...], rank: int, *, vision: bool = False
-) -> int:
+def lora_parameters(model: ModelFacts, targets: tuple[str, ...], rank: int, *, vision: bool = False) -> int:
     """Trainable parameters of adapters of `rank`: rank x (in + out) a matrix, once for each fused expert."""
     total = 0
     for weight in lora_modules(model, targets, vision=vision):

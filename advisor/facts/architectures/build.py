@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from advisor.errors import InputError
-from advisor.facts.architectures import gemma4_towers, vision
+from advisor.facts.architectures import gemma4_towers, mllama, vision
 from advisor.facts.architectures.decoder import lm_head, text_decoder
 from advisor.facts.architectures.family import Family
 from advisor.facts.architectures.fields import Fields
@@ -48,6 +48,13 @@ MULTIMODAL: dict[str, Multimodal] = {
     ),
     "qwen3_5_moe": Multimodal(
         "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe_text", "qwen3_5_moe_vision", vision.qwen_vision
+    ),
+    "glm4v": Multimodal("Glm4vForConditionalGeneration", "glm4v_text", "glm4v_vision", vision.glm4v_vision),
+    "glm4v_moe": Multimodal(
+        "Glm4vMoeForConditionalGeneration", "glm4v_moe_text", "glm4v_moe_vision", vision.glm4v_vision
+    ),
+    "mllama": Multimodal(
+        "MllamaForConditionalGeneration", "mllama_text_model", "mllama_vision_model", mllama.mllama_vision
     ),
     "gemma3": Multimodal(
         "Gemma3ForConditionalGeneration", "gemma3_text", "siglip_vision_model", vision.siglip_gemma3

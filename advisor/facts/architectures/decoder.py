@@ -47,18 +47,18 @@ def grouped_attention(family: Family, fields: Fields, block: Inventory, count: i
     if family.sinks:
         block.add("sinks", (fields.heads,), "attention", count)
     if family.qk_norm and (not family.qk_norm_if or fields.flag(family.qk_norm_if)):
-        _qk_norms(family.qk_norm, fields, block, count)
+        _qk_norms(family, fields, block, count)
 
 
-def _qk_norms(kind: str, fields: Fields, block: Inventory, count: int) -> None:
+def _qk_norms(family: Family, fields: Fields, block: Inventory, count: int) -> None:
     head = fields.head_dim
     shapes = {
         "head": ((head,), (head,)),
         "full": ((fields.heads * head,), (fields.kv_heads * head,)),
         "per-head": ((fields.heads, head), (fields.kv_heads, head)),
-    }[kind]
-    block.add("q_norm.weight", shapes[0], "norm", count)
-    block.add("k_norm.weight", shapes[1], "norm", count)
+    }[family.qk_norm]
+    for name, shape in zip(family.qk_norm_names, shapes, strict=True):
+        block.add(f"{name}.weight", shape, "norm", count)
 
 
 def _fused(family: Family, fields: Fields, layers: Inventory) -> None:
@@ -179,9 +179,7 @@ def _dense_mlp(family: Family, fields: Fields, block: Inventory, sparse: int) ->
         block.add(f"act_fn.{name}", (1,), "other", count)
 
 
-def routed_block(
-    moe: MoeFamily, fields: Fields, block: Inventory, count: int, *, shared_bias: bool
-) -> None:
+def routed_block(moe: MoeFamily, fields: Fields, block: Inventory, count: int, *, shared_bias: bool) -> None:
     """Router, fused routed experts and the always-on expert of `count` layers."""
     hidden, experts, ffn = fields.hidden, fields.size(moe.experts), fields.size(moe.ffn)
     block.add(f"{moe.router}.weight", (experts, hidden), "router", count, linear=moe.router_linear)

@@ -50,6 +50,7 @@ class Family:
     o_bias: str | bool = False
     qk_norm: str = ""
     """head: one norm of head_dim; full: one over all heads; per-head: head_dim weights for each head."""
+    qk_norm_names: tuple[str, str] = ("q_norm", "k_norm")
     qk_norm_if: str = ""
     """Config key that switches the q/k norms on; empty: always."""
     output_gate: bool = False

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from advisor.errors import InputError
-from advisor.facts.architectures.decoder import grouped_attention
+from advisor.facts.architectures.decoder import grouped_attention, routed_block
 from advisor.facts.architectures.family import Family, MoeFamily
 from advisor.facts.architectures.fields import Fields
 from advisor.facts.architectures.inventory import Inventory
+from advisor.facts.architectures.mllama import MLLAMA, mllama_text
 
 NEMOTRON_LETTERS = {"M": "linear_attention", "E": "moe", "*": "full_attention", "-": "mlp"}
 NEMOTRON_NAMES = {"mamba": "linear_attention", "attention": "full_attention"}
@@ -78,6 +79,34 @@ def nemotron_h(family: Family, fields: Fields, model: Inventory) -> None:
     if kinds.count("moe"):
         _nemotron_moe(fields, block, kinds.count("moe"))
     model.norm("norm_f", hidden)
+
+
+def granite_hybrid(family: Family, fields: Fields, model: Inventory) -> None:
+    """Granite 4: Mamba-2 or attention, then routed experts (if any) and an always-on MLP."""
+    hidden, layers = fields.hidden, model.under("layers.*")
+    model.add("embed_tokens.weight", (fields.size("vocab_size"), hidden), "embedding")
+    kinds = fields.layer_types() or fields.names("layers_block_type") or []
+    attention = sum(1 for kind in kinds if kind.endswith("attention") and kind != "linear_attention")
+    count = fields.layers - attention
+    grouped_attention(family, fields, layers.under("self_attn"), attention)
+    inner = fields.size("mamba_expand") * hidden
+    states = fields.size("mamba_n_groups") * fields.size("mamba_d_state")
+    block = layers.under("mamba")
+    _mamba(fields, block, count, inner, states, fields.size("mamba_n_heads"), "mamba_d_conv")
+    if fields.flag("mamba_proj_bias"):
+        block.add("out_proj.bias", (hidden,), "attention", count)
+    if fields.flag("mamba_conv_bias"):
+        block.add("conv1d.bias", (inner + 2 * states,), "attention", count)
+    block.norm("norm", inner, count)
+    if family.moe is not None and family.moe.layers(fields):
+        moe = layers.under(family.moe.block)
+        routed_block(family.moe, fields, moe, fields.layers, shared_bias=False)
+    shared = fields.size("shared_intermediate_size")
+    layers.linear("shared_mlp.input_linear", (2 * shared, hidden), "mlp", fields.layers)
+    layers.linear("shared_mlp.output_linear", (hidden, shared), "mlp", fields.layers)
+    for name in family.norms:
+        layers.norm(name, hidden, fields.layers)
+    model.norm("norm", hidden)
 
 
 def layer_count(fields: Fields) -> int:
@@ -213,7 +242,22 @@ GEMMA4 = Family(
     ),
     moe=MoeFamily(layers=_gemma4_moe_layers, per_token="top_k_experts", block=""),
 )
+GRANITE_HYBRID = Family(
+    "GraniteMoeHybridForCausalLM",
+    "GraniteMoeHybridDecoderLayer",
+    qkv_bias="attention_bias",
+    o_bias="attention_bias",
+    moe=MoeFamily(
+        layers=lambda fields: fields.layers if fields.size_or("num_local_experts", 0) else 0,
+        experts="num_local_experts",
+        ffn="intermediate_size",
+        block="block_sparse_moe",
+        router="router",
+    ),
+)
 HYBRIDS = {
+    "granitemoehybrid": (GRANITE_HYBRID, granite_hybrid),
+    "mllama_text_model": (MLLAMA, mllama_text),
     "falcon_h1": (FALCON_H1, falcon_h1),
     "nemotron_h": (NEMOTRON_H, nemotron_h),
     "gemma4_text": (GEMMA4, gemma4_text),

@@ -17,6 +17,12 @@ GEMMA_NORMS = (
     "pre_feedforward_layernorm",
     "post_feedforward_layernorm",
 )
+GLM4_NORMS = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    "post_self_attn_layernorm",
+    "post_mlp_layernorm",
+)
 OUTPUT_NORMS = ("post_attention_layernorm", "post_feedforward_layernorm")
 
 
@@ -163,6 +169,14 @@ DELTANET = Family(
 )
 
 
+HUNYUAN = replace(
+    QWEN3,
+    architecture="HunYuanDenseV1ForCausalLM",
+    decoder_layer="HunYuanDenseV1DecoderLayer",
+    qk_norm_names=("query_layernorm", "key_layernorm"),
+)
+
+
 def _named(base: Family, stem: str, layer: str = "") -> Family:
     """The same decoder under another class name."""
     return replace(base, architecture=f"{stem}ForCausalLM", decoder_layer=layer or f"{stem}DecoderLayer")
@@ -187,12 +201,7 @@ DENSE: dict[str, Family] = {
     "glm": GLM,
     "glm4": replace(
         _named(GLM, "Glm4"),
-        norms=(
-            "input_layernorm",
-            "post_attention_layernorm",
-            "post_self_attn_layernorm",
-            "post_mlp_layernorm",
-        ),
+        norms=GLM4_NORMS,
     ),
     "olmo": replace(_named(GEMMA, "Olmo"), norm_weight=False),
     "olmo2": OLMO2,
@@ -217,6 +226,12 @@ DENSE: dict[str, Family] = {
         qkv_bias="use_bias",
         o_bias="use_bias",
         mlp_bias="use_bias",
+    ),
+    "hunyuan_v1_dense": HUNYUAN,
+    "glm4v_text": replace(
+        _named(GLM, "Glm4vText"),
+        qkv_bias=True,
+        norms=GLM4_NORMS,
     ),
     "exaone4": replace(_named(MISTRAL, "Exaone4"), norms=OUTPUT_NORMS, qk_norm="head"),
     "apertus": replace(
@@ -311,6 +326,26 @@ SPARSE: dict[str, Family] = {
             shared="shared_expert",
             shared_ffn=_field("intermediate_size"),
         ),
+    ),
+    "hunyuan_v1_moe": replace(
+        _named(HUNYUAN, "HunYuanMoEV1"),
+        moe=MoeFamily(
+            layers=_every_layer,
+            per_token="moe_topk",
+            ffn="intermediate_size",
+            router="gate.wg",
+            router_linear=True,
+            shared="shared_mlp",
+            shared_ffn=_field("intermediate_size"),
+        ),
+    ),
+    "exaone_moe": replace(
+        _named(MISTRAL, "ExaoneMoe"),
+        qk_norm="head",
+        moe=replace(DEEPSEEK_MOE, experts="num_experts", shared_ffn=_per_shared_expert("num_shared_experts")),
+    ),
+    "glm4v_moe_text": replace(
+        _named(GLM4_MOE, "Glm4vMoeText"), qk_norm="", decoder_layer="Glm4vMoeTextDecoderLayer"
     ),
     "hy_v3": replace(
         _named(QWEN3, "HYV3"),

@@ -71,6 +71,32 @@ def qwen2_5_vision(top: Fields, fields: Fields, text: Fields, model: Inventory) 
     merger.linear("mlp.*", (fields.size("out_hidden_size"), merged), "projector", bias=True)
 
 
+def glm4v_vision(top: Fields, fields: Fields, text: Fields, model: Inventory) -> None:
+    tower, width, depth = model.under("visual"), fields.hidden, fields.size("depth")
+    patch, merge = fields.size("patch_size"), fields.size("spatial_merge_size")
+    out = fields.size("out_hidden_size")
+    places = (fields.size("image_size") // patch) ** 2
+    tower.add("embeddings.position_embedding.weight", (places, width), "vision")
+    shape = (width, fields.size("in_channels"), fields.size("temporal_patch_size"), patch, patch)
+    tower.add("patch_embed.proj.weight", shape, "vision")
+    tower.add("patch_embed.proj.bias", (width,), "vision")
+    block = tower.under("blocks.*")
+    _norms(block, ("norm1", "norm2"), width, depth, bias=False)
+    block.linear("attn.qkv", (3 * width, width), "vision", depth, bias=fields.flag("attention_bias"))
+    block.linear("attn.proj", (width, width), "vision", depth)
+    block.gated_mlp("mlp", width, out, "vision", depth)
+    _norms(tower, ("post_conv_layernorm", "post_layernorm"), width, 1, bias=False)
+    tower.add("downsample.weight", (out, width, merge, merge), "projector")
+    tower.add("downsample.bias", (out,), "projector")
+    merger = tower.under("merger")
+    merger.linear("proj", (out, out), "projector")
+    merger.norm("post_projection_norm", out, bias=True, role="projector")
+    ffn = fields.size("intermediate_size")
+    for name in ("gate_proj", "up_proj"):
+        merger.linear(name, (ffn, out), "projector")
+    merger.linear("down_proj", (out, ffn), "projector")
+
+
 def siglip_gemma3(top: Fields, fields: Fields, text: Fields, model: Inventory) -> None:
     tower, width, depth = model.under("vision_tower"), fields.hidden, fields.layers
     rows, columns = _patch(fields)

@@ -1,7 +1,7 @@
 """Count the trainable parameters peft adds to meta-device models (runs in the trl environment).
 
-Standard input: one JSON object a line: key, config, modules, parameters, rank. Standard output: one JSON object
-a line with the key and either `error` or `trainable`.
+Standard input: one JSON object a line: key, config, modules, parameters, rank. Standard output: one JSON
+object a line with the key and either `error` or `trainable`.
 """
 
 import json

@@ -64,7 +64,7 @@ def built() -> dict[str, dict[str, Any]]:
 
 
 def tensors(config: dict[str, Any]) -> Counter:
-    """(name, sizes, is an nn.Linear) -> how many. Sizes are sorted: fused experts may be stored transposed."""
+    """(name, sizes, is an nn.Linear) -> how many. Sizes sorted: fused experts may be stored transposed."""
     found: Counter = Counter()
     for weight in weights_of(config):
         found[weight.name, tuple(sorted(weight.shape)), weight.linear] += weight.count

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from advisor.facts.architectures.build import MULTIMODAL
 from advisor.facts.architectures.fields import class_defaults
 from advisor.facts.architectures.hybrids import HYBRIDS
 from advisor.facts.architectures.table import TEXT
@@ -47,7 +46,8 @@ SWITCHES = (
 )
 NO_CLASS = ("kimi_k2", "internlm2", "internlm3", "baichuan", "mimo")
 """Published types without a class in transformers 5; counted as the class their catalog rows name."""
-PART_OF_MULTIMODAL = {kind.text for kind in MULTIMODAL.values()} - {"mistral", "qwen2", "deepseek_v3"}
+WITHOUT_TEXT_CLASS = ("qwen2_5_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text", "glm4v_text", "glm4v_moe_text")
+"""Text parts that exist only inside a multimodal class."""
 
 
 def _small_text(model_type: str) -> Config:
@@ -55,7 +55,7 @@ def _small_text(model_type: str) -> Config:
     config: Config = {"model_type": model_type, **SMALL}
     if "kv_lora_rank" in known:
         config |= LATENT
-    elif "head_dim" in known or model_type in ("qwen3", "gpt_oss"):
+    elif "head_dim" in known or model_type in ("qwen3", "gpt_oss", "hunyuan_v1_dense", "hunyuan_v1_moe"):
         config["head_dim"] = 40
     config |= {key: value for key, value in SIZES.items() if key in known}
     config |= {key: 8 for key in EXPERT_KEYS if key in known}
@@ -88,7 +88,7 @@ def _edits(model_type: str, config: Config) -> Iterator[tuple[str, Config]]:
 
 def _text_variants() -> Iterator[tuple[str, Config]]:
     for model_type, family in {**TEXT, **{name: kind for name, (kind, _) in HYBRIDS.items()}}.items():
-        if model_type in NO_CLASS or model_type in PART_OF_MULTIMODAL or model_type in HYBRIDS:
+        if model_type in NO_CLASS or model_type in WITHOUT_TEXT_CLASS or model_type in HYBRIDS:
             continue
         base = _small_text(model_type)
         for label, edit in _edits(model_type, base):
@@ -104,6 +104,13 @@ def _hybrid_variants() -> Iterator[tuple[str, Config]]:
     yield "falcon_h1: small", falcon
     switches = {"mamba_rms_norm": True, "mamba_conv_bias": False, "mamba_proj_bias": True, "mlp_bias": True}
     yield "falcon_h1: switches", {**falcon, **switches, "attention_bias": True, "projectors_bias": True}
+    granite = {**_small_text("granitemoehybrid"), "architectures": ["GraniteMoeHybridForCausalLM"]}
+    granite |= {"mamba_n_heads": 8, "mamba_d_head": 64, "mamba_d_state": 32, "shared_intermediate_size": 96}
+    granite["layer_types"] = ["mamba", "mamba", "attention", "mamba", "mamba", "attention"]
+    yield "granitemoehybrid: small", granite
+    yield "granitemoehybrid: dense", {**granite, "num_local_experts": 0, "mamba_proj_bias": True}
+    gemma = {**_small_text("gemma4_text"), "architectures": ["Gemma4ForCausalLM"]}
+    yield "gemma4_text: small", {**gemma, "hidden_size_per_layer_input": 0}
     nemotron = {**_small_text("nemotron_h"), "architectures": ["NemotronHForCausalLM"]}
     nemotron |= {"mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 32, "n_groups": 2}
     nemotron |= {"moe_shared_expert_intermediate_size": 96, "num_nextn_predict_layers": 0}
@@ -118,7 +125,7 @@ def _edited(rows: dict[str, Config], name: str, **parts: Config) -> Config:
     """A catalog config with keys of its text or vision part replaced."""
     config = copy.deepcopy(rows[name])
     for part, edit in parts.items():
-        target = config[part] if part in config else config
+        target = config.get(part, config)
         target.update(edit)
         if "num_hidden_layers" in edit and part == "text_config":
             target.pop("layer_types", None)
@@ -137,11 +144,18 @@ def _multimodal_variants(rows: dict[str, Config]) -> Iterator[tuple[str, Config]
         "OpenGVLab/InternVL3_5-1B-HF",
         "Qwen/Qwen2.5-VL-7B-Instruct",
         "Qwen/Qwen3-VL-2B-Instruct",
+        "zai-org/GLM-4.1V-9B-Thinking",
+        "zai-org/GLM-4.5V",
+        "meta-llama/Llama-3.2-11B-Vision-Instruct",
         "moonshotai/Kimi-K2.5",
         "meta-llama/Llama-4-Scout-17B-16E-Instruct",
     ):
         edit = {"num_hidden_layers": 6} if "gemma-4" in name else fewer
         yield f"{name}: fewer text layers", _edited(rows, name, text_config=edit)
+    flat = {**_small_text("qwen2_5_vl_text"), "architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    flat |= {"model_type": "qwen2_5_vl", "tie_word_embeddings": True}
+    tower = {"depth": 2, "hidden_size": 128, "num_heads": 8, "intermediate_size": 160, "out_hidden_size": 256}
+    yield "qwen2_5_vl: keys at the top", {**flat, "vision_config": tower}
     deep = {"depth": 5, "deepstack_visual_indexes": [1, 3]}
     yield "qwen3_vl: vision", _edited(rows, "Qwen/Qwen3-VL-2B-Instruct", vision_config=deep)
     yield "gemma3: head", _edited(rows, "google/gemma-3-4b-it", vision_config={"vision_use_head": True})
