@@ -1,0 +1,484 @@
+"""LLaMA-Factory: `llamafactory-cli train train.yaml`, with a dataset_info.json beside the rows.
+
+Its own launcher starts torchrun (DDP, DeepSpeed); FSDP2 goes through `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from advisor.facts import rows
+from advisor.facts.lora import linear_module_names
+from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind
+from advisor.frameworks.table import (
+    ABSENT,
+    LIST,
+    REPO,
+    Case,
+    Choice,
+    Const,
+    Derived,
+    Job,
+    Key,
+    Rendered,
+    Table,
+    mapped,
+)
+from advisor.paths import rules_root
+from advisor.plan import Plan
+from advisor.rendering import render
+
+NAME = "llamafactory"
+JUDGE = "llamafactory.py"
+
+DATASET = "train"
+"""The name under which dataset_info.json declares the rows."""
+READS = {
+    "text": ("text",),
+    "conversation": ("messages", "sharegpt", "alpaca", "prompt-completion"),
+    "preference": ("preference", "preference-messages"),
+    "label": ("kto",),
+}
+HUB_LACKS = ("preference-messages",)
+"""Its chosen and rejected are single messages, those of a hub are lists."""
+SPELLED = ("messages", "sharegpt", "prompt-completion", "preference-messages", "kto")
+"""Formats whose rows may need rewriting on the way into the repo."""
+MANY_ROWS = 10000
+
+ROLE_TAGS = {
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "observation_tag": "tool",
+    "function_tag": "function_call",
+    "system_tag": "system",
+}
+ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "text": {"prompt": "text"},
+    "messages": {"messages": "messages", "tools": "tools"},
+    "sharegpt": {"messages": "conversations", "system": "system", "tools": "tools"},
+    "alpaca": {
+        "prompt": "instruction",
+        "query": "input",
+        "response": "output",
+        "system": "system",
+        "history": "history",
+    },
+    "prompt-completion": {"prompt": "prompt", "response": "completion"},
+    "preference": {"prompt": "prompt", **ANSWERS},
+    "preference-messages": {"messages": "messages", "tools": "tools", **ANSWERS},
+    "kto": {"prompt": "prompt", "response": "completion", "kto_tag": "label"},
+}
+"""Format -> LLaMA-Factory's name of a column -> the field of the format that it is."""
+OPTIONAL = ("query", "system", "tools", "history")
+KTO_MESSAGES = {"messages": "messages", "tools": "tools", "kto_tag": "label"}
+
+
+# --- rows and their declaration -----------------------------------------------------------------
+
+
+def spell(row: dict[str, Any], format: str) -> dict[str, Any]:
+    """The row as LLaMA-Factory reads it: calls and tools as JSON text, one message an answer.
+
+    Raises ValueError when it has no room for what the row holds.
+    """
+    if format not in SPELLED:
+        return row
+    parsed = rows.neutral(row, format)
+    if format == "sharegpt":
+        return {**row, "tools": _tools(parsed)} if parsed["tools"] else row
+    if format == "messages":
+        tools = parsed["tools"] or any(message["role"] == "tool" for message in parsed["messages"])
+        return _messages(parsed["messages"], parsed) if tools else row
+    if format == "prompt-completion":
+        return _messages(parsed["messages"], parsed)
+    if format == "kto":
+        answer = _one(parsed["completion"])
+        return {**_messages([*parsed["prompt"], answer], parsed), "label": parsed["label"]}
+    answers = {name: _message(_one(parsed[name])) for name in ANSWERS}
+    return {**_messages(parsed["prompt"], parsed), **answers}
+
+
+def _messages(messages: Sequence[Mapping[str, Any]], parsed: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns that alternate: answers of several tools become one, as LLaMA-Factory's own converter does it."""
+    spelled: list[dict[str, str]] = []
+    for message in map(_message, messages):
+        if spelled and message["role"] == spelled[-1]["role"] == "tool":
+            spelled[-1]["content"] += "\n</tool_response>\n<tool_response>\n" + message["content"]
+        else:
+            spelled.append(message)
+    return {"messages": spelled, **({"tools": _tools(parsed)} if parsed["tools"] else {})}
+
+
+def _message(message: Mapping[str, Any]) -> dict[str, str]:
+    role, content = message["role"], message["content"]
+    if not isinstance(content, str):
+        raise ValueError("LLaMA-Factory has no room for content made of parts")
+    calls = message.get("tool_calls")
+    if not calls:
+        return {"role": role, "content": content}
+    if content:
+        raise ValueError("LLaMA-Factory has no room for text and tool calls in one turn")
+    return {"role": "function_call", "content": json.dumps([call["function"] for call in calls], ensure_ascii=False)}
+
+
+def _one(messages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if len(messages) != 1:
+        raise ValueError("LLaMA-Factory takes one message as the answer, this row has several")
+    return messages[0]
+
+
+def _tools(parsed: Mapping[str, Any]) -> str:
+    return json.dumps(parsed["tools"], ensure_ascii=False)
+
+
+def dataset_entry(plan: Plan, job: Job) -> dict[str, Any]:
+    """What dataset_info.json says about the rows: where they are, and which column means what."""
+    in_repo = job.data_local and not job.data_path.startswith("/")
+    format = job.data_format
+    if in_repo and format == "prompt-completion":
+        format = "messages"
+    entry: dict[str, Any] = _source(job)
+    if format in ("messages", "sharegpt", "preference-messages") or (in_repo and format == "kto"):
+        entry["formatting"] = "sharegpt"
+    if format.startswith("preference"):
+        entry["ranking"] = True
+    if format == "kto" and in_repo:
+        fields = KTO_MESSAGES
+    else:
+        fields = COLUMNS[format]
+    entry["columns"] = _columns(fields, job)
+    if entry.get("formatting") and format != "sharegpt":
+        entry["tags"] = dict(ROLE_TAGS)
+    return entry
+
+
+def _source(job: Job) -> dict[str, Any]:
+    if job.data_local:
+        return {"file_name": job.data_path.removeprefix("data/")}
+    hubs = {"hf_hub_url": job.data_path}
+    return {"ms_hub_url": job.data_path} if job.hub == "modelscope" else hubs
+
+
+def _columns(fields: Mapping[str, str], job: Job) -> dict[str, str]:
+    """Columns as the user's file names them; optional ones only where the file has them."""
+    renamed: Mapping[str, str] = job.data_extra.get("mapping", {})
+    there = set(job.data_extra.get("columns", ()))
+    return {
+        name: column
+        for name, field in fields.items()
+        if (column := renamed.get(field, field)) in there or name not in OPTIONAL
+    }
+
+
+# --- templates ----------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=None)
+def _registry() -> Mapping[str, Any]:
+    return json.loads((rules_root() / "catalog" / "llamafactory_templates.json").read_text("utf-8"))
+
+
+def template(plan: Plan, job: Job) -> Any:
+    """By the model's registered name, else by its family; a base model answers without a thinking part."""
+    registry, model = _registry(), job.model
+    known = registry["models"].get(model.id)
+    found = known or registry["by_model_type"].get(model.model_type)
+    if found is None:
+        return ABSENT
+    base = known is None and "base" in model.id.rpartition("/")[2].lower()
+    name = found.get("nothink", found["template"]) if base else found["template"]
+    if plan.method != "cpt":
+        return name
+    return name if name == "llama3" else "empty"  # raw text; only for llama3 it picks another end of text
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def _adapter(plan: Plan) -> bool:
+    return plan.uses_adapter
+
+
+def _frozen(plan: Plan) -> bool:
+    return plan.tuning == "freeze"
+
+
+def _preference(plan: Plan) -> bool:
+    return plan.method not in ("cpt", "sft", "rm")
+
+
+def _fsdp(plan: Plan) -> bool:
+    return plan.fsdp
+
+
+def _deepspeed(plan: Plan) -> bool:
+    return plan.zero_stage > 0 and not plan.fsdp
+
+
+def _zero3(plan: Plan) -> bool:
+    return _deepspeed(plan) and plan.zero_stage == 3
+
+
+def _targets(plan: Plan, job: Job) -> Any:
+    return ",".join(linear_module_names(job.model, plan.lora_targets)) if plan.uses_adapter else ABSENT
+
+
+def _adapter_path(plan: Plan, job: Job) -> Any:
+    return job.adapter if job.adapter and plan.uses_adapter else ABSENT
+
+
+def _workers(plan: Plan, job: Job) -> Any:
+    return min(16, job.cpus_per_node) if not job.data_local or job.rows >= MANY_ROWS else ABSENT
+
+
+def _waiting(plan: Plan, job: Job) -> Any:
+    return 36000 if plan.world_size > 1 else ABSENT
+
+
+def _methods() -> tuple[Case, ...]:
+    stages = {
+        ("cpt", True): ({"stage": "pt", "packing": True}, "raw text, joined to full blocks"),
+        ("cpt", False): ({"stage": "pt", "packing": False}, "raw text, one sample a sequence"),
+        ("sft", False): ({"stage": "sft"}, "supervised fine-tuning"),
+        ("sft", True): ({"stage": "sft", "neat_packing": True}, "several samples a sequence, kept apart by the mask"),
+        ("dpo", False): ({"stage": "dpo", "pref_loss": "sigmoid"}, "the DPO loss"),
+        ("ipo", False): ({"stage": "dpo", "pref_loss": "ipo"}, "IPO is a loss of the dpo stage"),
+        ("orpo", False): ({"stage": "dpo", "pref_loss": "orpo"}, "ORPO is a loss of the dpo stage; no reference model"),
+        ("simpo", False): (
+            {"stage": "dpo", "pref_loss": "simpo", "simpo_gamma": 0.5},
+            "SimPO is a loss of the dpo stage; gamma is its margin",
+        ),
+        ("kto", False): ({"stage": "kto"}, "answers labelled good or bad"),
+        ("rm", False): ({"stage": "rm"}, "a value head learns which answer is better"),
+    }
+    return tuple(Case(values, keys, why) for values, (keys, why) in stages.items())
+
+
+def _shardings() -> tuple[Case, ...]:
+    """(zero_stage, fsdp, offload): DeepSpeed by its JSON, FSDP by the accelerate file."""
+    device = "deepspeed:zero_optimization.offload_{}.device"
+    states, weights = ({device.format(part): "cpu"} for part in ("optimizer", "param"))
+    offloads = {"none": {}, "optimizer": states, "all": {**states, **weights}}
+    cases = [Case((0, False, "none"), {"deepspeed": ABSENT, "accelerate:distributed_type": ABSENT})]
+    for stage in (1, 2, 3):
+        for offload, keys in offloads.items():
+            if offload != "all" or stage == 3:
+                here = {"deepspeed": "deepspeed.json", "deepspeed:zero_optimization.stage": stage, **keys}
+                cases.append(Case((stage, False, offload), here, f"ZeRO-{stage}"))
+    for offload, flag in (("none", False), ("all", True)):
+        keys = {"accelerate:distributed_type": "FSDP", "accelerate:fsdp_config.fsdp_offload_params": flag}
+        cases.append(Case((3, True, offload), keys, "FSDP shards weights, gradients and states"))
+    return tuple(cases)
+
+
+MODEL, DATA, METHOD, TUNING, BATCH, OPTIM, KERNELS, SAVE = (
+    "Model",
+    "Data",
+    "Method",
+    "What trains",
+    "Batch",
+    "Optimization",
+    "Precision, kernels and sharding",
+    "Logging and checkpoints",
+)
+
+TRAIN_ROWS = (
+    Derived("model_name_or_path", lambda p, j: j.model_path, "the model to start from", group=MODEL),
+    Derived("adapter_name_or_path", _adapter_path, "the adapter to go on with", group=MODEL),
+    Choice(("method", "packing"), _methods(), group=METHOD),
+    Const("do_train", True, "without it nothing is trained", group=METHOD),
+    Key("beta", "pref_beta", "strength of the preference term", when=_preference, group=METHOD),
+    Choice(
+        ("tuning", "quantization"),
+        (
+            Case(("full", "none"), {"finetuning_type": "full"}, "all weights"),
+            Case(("freeze", "none"), {"finetuning_type": "freeze"}, "the last layers"),
+            Case(("lora", "none"), {"finetuning_type": "lora"}, "low-rank adapters"),
+            Case(("dora", "none"), {"finetuning_type": "lora", "use_dora": True}, "adapters with a learned magnitude"),
+            Case(
+                ("qlora", "4bit"),
+                {"finetuning_type": "lora", "quantization_bit": 4, "quantization_method": "bnb"},
+                "adapters on a 4-bit NF4 base",
+            ),
+            Case(
+                ("qlora", "8bit"),
+                {"finetuning_type": "lora", "quantization_bit": 8, "quantization_method": "bnb"},
+                "adapters on an 8-bit base",
+            ),
+        ),
+        group=TUNING,
+    ),
+    Key("freeze_trainable_layers", "freeze_trainable_layers", "last layers that train", when=_frozen, group=TUNING),
+    Key("lora_rank", "lora_rank", "rank of the adapters", when=_adapter, group=TUNING),
+    Key("lora_alpha", "lora_alpha", "adapter output is scaled by alpha / rank", when=_adapter, group=TUNING),
+    Key("lora_dropout", "lora_dropout", "dropout on the adapters' input", when=_adapter, group=TUNING),
+    Derived("lora_target", _targets, "modules that get adapters, named: `all` depends on transformers", group=TUNING),
+    Key("lora_targets", "lora_targets", "", document=REPO, codec=LIST, when=_adapter),
+    Const("dataset", DATASET, "its entry in dataset_info.json", group=DATA),
+    Const("dataset_dir", "data", "where dataset_info.json is", group=DATA),
+    Derived("template", template, "chat format; a wrong one fails only when the model has loaded", group=DATA),
+    Key("seq_len", "cutoff_len", "tokens per sample", group=DATA),
+    Derived("preprocessing_num_workers", _workers, "processes that tokenize", group=DATA),
+    Derived("ddp_timeout", _waiting, "seconds that others wait while the first process tokenizes", group=DATA),
+    Key("micro_batch_size", "per_device_train_batch_size", "sequences per GPU and pass", group=BATCH),
+    Key("gradient_accumulation_steps", "gradient_accumulation_steps", "passes per optimizer step", group=BATCH),
+    Key("epochs", "num_train_epochs", "passes over the data", group=BATCH),
+    Key("learning_rate", "learning_rate", "peak learning rate", group=OPTIM),
+    Key("lr_scheduler", "lr_scheduler_type", "shape of the learning rate", group=OPTIM),
+    Key("warmup_ratio", "warmup_steps", "below 1: share of all steps", group=OPTIM),
+    Key("weight_decay", "weight_decay", "decoupled weight decay", group=OPTIM),
+    Key("max_grad_norm", "max_grad_norm", "gradients are scaled down to this norm", group=OPTIM),
+    Choice(
+        ("optimizer",),
+        (
+            Case(("adamw",), {"optim": "adamw_torch_fused"}),
+            Case(("adamw_foreach",), {"optim": "adamw_torch"}),
+            Case(("adamw_8bit",), {"optim": "adamw_8bit"}),
+            Case(("paged_adamw_8bit",), {"optim": "paged_adamw_8bit"}),
+            Case(("adafactor",), {"optim": "adafactor"}),
+            Case(("muon",), {"use_muon": True}, "Muon for matrices, AdamW for the rest"),
+        ),
+        "optimizer and its implementation",
+        group=OPTIM,
+    ),
+    Key("seed", "seed", "shuffling and initialisation", group=OPTIM),
+    Choice(
+        ("precision",),
+        (
+            Case(("bf16",), {"bf16": True}, "bf16 autocast; trainable weights in fp32 unless DeepSpeed holds them"),
+            Case(("bf16-pure",), {"pure_bf16": True}, "weights and optimizer in bf16: no autocast"),
+            Case(("fp16",), {"fp16": True}, "fp16 autocast with loss scaling"),
+            Case(("fp32",), {"bf16": False}, "no mixed precision"),
+        ),
+        group=KERNELS,
+    ),
+    Key(
+        "attention",
+        "flash_attn",
+        "attention kernel",
+        codec=mapped({"flash": "fa2", "sdpa": "sdpa", "eager": "disabled"}),
+        group=KERNELS,
+    ),
+    Key("liger", "enable_liger_kernel", "fused norms, RoPE, MLP and loss", absent=False, group=KERNELS),
+    Choice(
+        ("gradient_checkpointing",),
+        (
+            Case((True,), {"disable_gradient_checkpointing": False}, "recompute activations in backward"),
+            Case((False,), {"disable_gradient_checkpointing": True}, "keep activations: faster"),
+        ),
+        group=KERNELS,
+    ),
+    Choice(("zero_stage", "fsdp", "offload"), _shardings(), group=KERNELS),
+    Derived("output_dir", lambda p, j: j.output_dir, "checkpoints and the final model; a second run resumes", group=SAVE),
+    Key("save_steps", "save_steps", "steps between checkpoints", group=SAVE),
+    Const("save_total_limit", 2, "older checkpoints are deleted", group=SAVE),
+    Key("logging_steps", "logging_steps", "steps between log lines", group=SAVE),
+    Derived("report_to", lambda p, j: j.tracker, "experiment tracker", group=SAVE),
+    Derived("run_name", lambda p, j: j.run_name, "name of the run in the tracker", group=SAVE),
+    Derived("project", lambda p, j: j.run_name if j.tracker == "trackio" else ABSENT, "trackio needs one", group=SAVE),
+    Key("nodes", "nodes", "", document=REPO),
+    Key("gpus_per_node", "gpus_per_node", "", document=REPO),
+)
+
+AUTO = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "bf16.enabled",
+    "fp16.enabled",
+    "zero_optimization.reduce_bucket_size",
+)
+DEEPSPEED_ROWS = (
+    *(Const(key, "auto", "filled from train.yaml", document="deepspeed", when=_deepspeed) for key in AUTO),
+    Const("zero_allow_untested_optimizer", True, "optimizers that DeepSpeed does not list", document="deepspeed",
+          when=_deepspeed),
+    Const("zero_optimization.overlap_comm", True, "reduce while backward goes on", document="deepspeed",
+          when=_deepspeed),
+    Const("zero_optimization.contiguous_gradients", True, "less fragmentation", document="deepspeed",
+          when=_deepspeed),
+    *(
+        Const(f"zero_optimization.{key}", value, why, document="deepspeed", when=_zero3)
+        for key, value, why in (
+            ("stage3_prefetch_bucket_size", "auto", "from the hidden size"),
+            ("stage3_param_persistence_threshold", "auto", "from the hidden size"),
+            ("stage3_gather_16bit_weights_on_model_save", True, "gather the weights when saving"),
+        )
+    ),
+)  # fmt: skip
+
+ACCELERATE = {
+    "compute_environment": "LOCAL_MACHINE",
+    "fsdp_config.fsdp_version": 2,
+    "fsdp_config.fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "fsdp_config.fsdp_reshard_after_forward": True,
+    "fsdp_config.fsdp_state_dict_type": "FULL_STATE_DICT",
+    "fsdp_config.fsdp_cpu_ram_efficient_loading": True,
+    "machine_rank": 0,
+    "main_training_function": "main",
+    "rdzv_backend": "static",
+    "same_network": True,
+    "use_cpu": False,
+}
+ACCELERATE_ROWS = (
+    *(Const(key, value, "", document="accelerate", when=_fsdp) for key, value in ACCELERATE.items()),
+    Const("fsdp_config.fsdp_activation_checkpointing", False, "LLaMA-Factory recomputes by itself",
+          document="accelerate", when=_fsdp),
+    Derived("fsdp_config.fsdp_transformer_layer_cls_to_wrap",
+            lambda p, j: j.model.decoder_layer if p.fsdp else ABSENT, "one unit per layer", document="accelerate"),
+    Derived("mixed_precision",
+            lambda p, j: {"bf16": "bf16", "fp16": "fp16"}.get(p.precision, "no") if p.fsdp else ABSENT,
+            "as in train.yaml", document="accelerate"),
+    Derived("num_machines", lambda p, j: p.nodes if p.fsdp else ABSENT, "", document="accelerate"),
+    Derived("num_processes", lambda p, j: p.world_size if p.fsdp else ABSENT, "one process per GPU",
+            document="accelerate"),
+)  # fmt: skip
+
+TABLE = Table(NAME, (*TRAIN_ROWS, *DEEPSPEED_ROWS, *ACCELERATE_ROWS))
+
+
+# --- the module's interface ---------------------------------------------------------------------
+
+
+def data_need(plan: Plan) -> DataNeed:
+    reads = READS[data_kind(plan.method)]
+    return DataNeed(reads, spell, SPELLED, tuple(format for format in reads if format not in HUB_LACKS))
+
+
+def command(plan: Plan, job: Job) -> Sequence[str]:
+    if plan.fsdp:
+        launch = ("accelerate", "launch", "--config_file", "accelerate.yaml")
+        return (*launch, "-m", "llamafactory.launcher", "train.yaml")
+    return ("llamafactory-cli", "train", "train.yaml")
+
+
+def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
+    info = json.dumps({DATASET: dataset_entry(plan, job)}, indent=2, ensure_ascii=False) + "\n"
+    document = rendered["train"]
+    train = render("llamafactory/train.yaml.jinja", document=document, command=command(plan, job), job=job)
+    emitted = [Emitted("train.yaml", "config", train), Emitted("data/dataset_info.json", "dataset_info", info)]
+    if plan.fsdp:
+        text = render("llamafactory/accelerate.yaml.jinja", document=rendered["accelerate"])
+        emitted.append(Emitted("accelerate.yaml", "accelerate", text))
+    elif plan.zero_stage:
+        text = json.dumps(rendered["deepspeed"].mapping(), indent=2) + "\n"
+        emitted.append(Emitted("deepspeed.json", "deepspeed", text))
+    return emitted
+
+
+def smoke(plan: Plan, job: Job) -> Smoke:
+    roles = ("config", "dataset_info", "deepspeed", "accelerate")
+    return Smoke(reward_head=False, judged_roles=roles)
+
+
+def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
+    return {
+        "torchrun": not plan.fsdp and (plan.world_size > 1 or plan.zero_stage > 0),
+        "dataset": DATASET,
+    }
