@@ -432,7 +432,7 @@ def _batch_rules(config: dict[str, Any], dp: int, sp: int) -> Iterator[str]:
         "ref": ref["log_prob_micro_batch_size_per_gpu"],
     }
     for name, micro in infer.items():
-        if micro and train * n % dp == 0:
+        if micro and train * n % dp == 0 and train % mini == 0:  # other batches are filled up first
             yield from _divides(
                 micro, train * n // dp, f"batch per rank by {name}.log_prob_micro_batch_size_per_gpu"
             )
@@ -458,8 +458,6 @@ def _algorithm_rules(config: dict[str, Any]) -> Iterator[str]:
     distils = (config.get("distillation") or {}).get("enabled", False)
     if estimator in GROUP_ESTIMATORS and config["actor_rollout_ref"]["rollout"]["n"] < 2 and not distils:
         yield f"{estimator} compares responses to one prompt: actor_rollout_ref.rollout.n must be at least 2"
-    if algorithm["use_kl_in_reward"] and actor["use_kl_loss"]:
-        yield "algorithm.use_kl_in_reward and actor.use_kl_loss count the KL term twice: set one"
 
 
 def _logger_rules(names: Any) -> Iterator[str]:

@@ -170,7 +170,9 @@ class CpuServer:
                 return  # the base is already here, read from disk
             self.updates += 1
             if peft_config is None:
-                self.model.load_state_dict(dict(weights), strict=False)
+                strangers = self.model.load_state_dict(dict(weights), strict=False).unexpected_keys
+                if strangers:  # a tied head may be missing, but nothing may be left over
+                    raise RuntimeError(f"weights that fit nothing: {strangers[:3]}")
                 return
             from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 
