@@ -41,6 +41,8 @@ class Plan:
     """Which weights train, one of TUNINGS. `qlora` is LoRA over a base quantized as `quantization` says."""
     quantization: str = "none"
     """How the frozen base is stored: `none` (16 bit), `8bit` or `4bit` (bitsandbytes). Default none."""
+    quantize_experts: bool = False
+    """Whether a quantized base packs the fused routed experts too; stock bitsandbytes leaves them in 16 bit."""
     precision: str = "bf16"
     """`bf16`: autocast mixed precision as trainers do; `bf16-pure`: everything in bf16; `fp16`, `fp32`, `fp8`."""
     param_dtype: str = "bf16"
@@ -144,6 +146,8 @@ class Plan:
     """Tensor parallel degree of the rollout engine."""
     rollout_memory_fraction: float = 0.0
     """Share of a GPU's memory the rollout engine may take."""
+    rollout_sleep: bool = False
+    """Whether the rollout engine gives its memory back while the policy trains."""
 
     @property
     def world_size(self) -> int:
@@ -186,7 +190,7 @@ class Plan:
 
 
 _GENERATION_FIELDS = ("prompt_len", "response_len")
-_ROLLOUT_FIELDS = ("generations", "rollout_engine", "rollout_tensor_parallel", "rollout_memory_fraction")
+_ROLLOUT_FIELDS = ("generations", "rollout_engine", "rollout_tensor_parallel", "rollout_memory_fraction", "rollout_sleep")
 _LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 _NO_BETA = ("cpt", "sft", "rm", "gkd")
 _DEFAULT = Plan()
@@ -213,6 +217,8 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
         reset += ("pipeline_first_layers", "pipeline_last_layers")
     if plan.tensor_parallel == 1:
         reset.append("sequence_parallel")
+    if plan.quantization == "none":
+        reset.append("quantize_experts")
     if not megatron:
         reset.append("recompute")
     changes = {name: getattr(_DEFAULT, name) for name in reset}

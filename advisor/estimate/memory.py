@@ -43,8 +43,6 @@ def estimate_memory(
     cluster: ClusterFacts,
     teacher: ModelFacts | None = None,
     *,
-    quantized_experts: bool = False,
-    rollout_sleeps: bool = False,
     all_stages: bool = True,
 ) -> MemoryEstimate:
     """Peak memory per GPU, host memory per node.
@@ -52,18 +50,16 @@ def estimate_memory(
     Peak = max over stages and moments of (weights + gradients + optimizer + activations + logits +
     reference + rollout + buffers) + overhead. Valid for decoder-only transformers, steady (second) step,
     balanced experts, no padding. Ignores vision activations, evaluation and checkpoint gathering.
-    `quantized_experts`: the framework packs fused expert tensors too (stock bitsandbytes leaves them in
-    16 bit).
-    `rollout_sleeps`: the rollout engine gives its memory back while training. `all_stages=False` looks only
+    `all_stages=False` looks only
     at the first, second and last pipeline stage, among which the worst one is, and returns no `stages`.
     """
-    s = make_setting(model_sums(model), plan, quantized_experts)
+    s = make_setting(model_sums(model), plan)
     counts = stage_layers(plan, s.sums.layers)
     if len(counts) == 1:
         part = stage_parts(s, 0, counts[0], True, True, 1)
-        worst = _peak(moments(s, part, extras(s, part, teacher, cluster.gpu_memory_gib, rollout_sleeps)))
+        worst = _peak(moments(s, part, extras(s, part, teacher, cluster.gpu_memory_gib, plan.rollout_sleep)))
         return _finish(s, cluster, worst, part, (), teacher)
-    found = _all_stages(s, counts, teacher, cluster, rollout_sleeps, all_stages)
+    found = _all_stages(s, counts, teacher, cluster, plan.rollout_sleep, all_stages)
     worst, part = max(found, key=lambda item: item[0].total)
     stages = tuple(_stage_row(s, alive, p) for alive, p in found) if all_stages else ()
     return _finish(s, cluster, worst, part, stages, teacher)
@@ -164,6 +160,7 @@ def _finish(
         host_gib=host,
         host_capacity_gib=cluster.cpu_memory_gib,
         nvme_gib=disk,
+        nvme_capacity_gib=cluster.nvme_gib,
         stages=stages,
         notes=_notes(s, teacher),
     )

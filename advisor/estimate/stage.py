@@ -82,7 +82,7 @@ def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool) -> Kernels:
     )
 
 
-def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool, quantized_experts: bool) -> tuple[float, float]:
+def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool) -> tuple[float, float]:
     """Mean bytes per dense and per expert parameter of a quantized base: plain linears in 4 or 8 bit,
     embedding, head, norms and fused expert tensors in 16 bit (or fp32 after preparation)."""
     code = NF4_BYTES if plan.quantization == "4bit" else INT8_BYTES
@@ -92,10 +92,10 @@ def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool, quantized_experts: bo
     packed = sums.quantizable if fused else sums.quantizable - experts
     rest = 4.0 if upcast else 2.0
     dense = (packed * code + (dense_total - packed) * rest) / dense_total
-    return dense, code if quantized_experts or not fused else 2.0
+    return dense, code if plan.quantize_experts or not fused else 2.0
 
 
-def make_setting(sums: ModelSums, plan: Plan, quantized_experts: bool) -> Setting:
+def make_setting(sums: ModelSums, plan: Plan) -> Setting:
     """Read the plan once."""
     megatron = plan.backend == "megatron"
     adapters = plan.uses_adapter
@@ -106,7 +106,7 @@ def make_setting(sums: ModelSums, plan: Plan, quantized_experts: bool) -> Settin
     upcast = plan.quantization != "none" and plan.precision == "bf16" and plan.param_dtype == "fp32"
     dense_bytes = expert_bytes = states.frozen
     if plan.quantization != "none":
-        dense_bytes, expert_bytes = _base_bytes(sums, plan, upcast, quantized_experts)
+        dense_bytes, expert_bytes = _base_bytes(sums, plan, upcast)
     online = plan.online
     rows = plan.micro_batch_size / plan.context_parallel * (2 if plan.method in PAIRED_METHODS else 1)
     tensor = plan.tensor_parallel

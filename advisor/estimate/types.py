@@ -33,6 +33,7 @@ class MemoryEstimate:
     """Host memory per node: offloaded states and the loading of weights."""
     host_capacity_gib: float
     nvme_gib: float
+    nvme_capacity_gib: float = 0.0
     stages: tuple[dict[str, float], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -47,9 +48,16 @@ class MemoryEstimate:
     @property
     def fits(self) -> str:
         """`fits`: the high end is within capacity; `tight`: only the likely figure is; `no`: neither."""
-        if self.host_gib > self.host_capacity_gib or self.total > self.capacity_gib:
+        if self.excess > 1:
             return "no"
         return "fits" if self.high <= self.capacity_gib else "tight"
+
+    @property
+    def excess(self) -> float:
+        """The scarcest of GPU, host and disk memory: needed over there; above 1 it does not fit."""
+        host = self.host_gib / self.host_capacity_gib if self.host_gib else 0.0
+        disk = self.nvme_gib / max(self.nvme_capacity_gib, 1e-9) if self.nvme_gib else 0.0
+        return max(self.total / self.capacity_gib, host, disk)
 
     def as_dict(self) -> dict[str, Any]:
         """The contract's `memory` object; GiB rounded to 0.01 so that output is stable to read."""

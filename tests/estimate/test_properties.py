@@ -91,12 +91,12 @@ def test_more_sharding_never_holds_more_states(model: ModelFacts, plan: Plan) ->
     base = replace(plan, backend="hf", tensor_parallel=1, pipeline_parallel=1, fsdp=False, offload="none")
     sizes: list[float] = []
     for stage in (1, 2, 3):
-        setting = make_setting(model_sums(model), replace(base, zero_stage=stage), False)
+        setting = make_setting(model_sums(model), replace(base, zero_stage=stage))
         part = stage_parts(setting, 0, model.layers, True, True, 1)
         sizes.append(part.weights + part.gradients + part.optimizer)
     assert sizes == sorted(sizes, reverse=True)
     for degree in ("tensor_parallel", "expert_parallel"):
-        wide = make_setting(model_sums(model), replace(base, backend="megatron", **{degree: 2}), False)
-        one = make_setting(model_sums(model), replace(base, backend="megatron"), False)
+        wide = make_setting(model_sums(model), replace(base, backend="megatron", **{degree: 2}))
+        one = make_setting(model_sums(model), replace(base, backend="megatron"))
         big, small = (stage_parts(s, 0, model.layers, True, True, 1).weights for s in (one, wide))
         assert small <= big

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from advisor.estimate.activations import layer_bytes
@@ -75,7 +77,7 @@ def test_expert_grid_is_separate() -> None:
 
 
 def _bytes(model: ModelFacts, plan: Plan, moe: bool = False) -> float:
-    kind = layer_bytes(model_sums(model), make_setting(model_sums(model), plan, False).kernels, moe)
+    kind = layer_bytes(model_sums(model), make_setting(model_sums(model), plan).kernels, moe)
     return kind.whole + kind.split + kind.routed
 
 
@@ -99,7 +101,7 @@ def test_autocast_over_fp32_weights_keeps_more() -> None:
     """26h in place of 16h for the norms, and 4h per checkpoint."""
     amp = full(precision="bf16", param_dtype="fp32", gradient_accumulation_steps=2)
     assert _bytes(m.LLAMA_8B, amp) == 26 * 4096 + 4 * 4096 + 4 * 1024 + 8 * 14336
-    kept = stage_parts(make_setting(model_sums(m.LLAMA_8B), amp, False), 0, 32, True, True, 1).kept
+    kept = stage_parts(make_setting(model_sums(m.LLAMA_8B), amp), 0, 32, True, True, 1).kept
     assert kept == 32 * 4 * 4096 * 2048
 
 
@@ -126,18 +128,18 @@ def test_loss_bytes() -> None:
     sums = model_sums(m.LLAMA_8B)
     tokens, vocab, hidden = 2 * 4096, 128256, 4096
     sizes = {
-        loss: loss_bytes(make_setting(sums, full(seq_len=4096, micro_batch_size=2, loss=loss), False))
+        loss: loss_bytes(make_setting(sums, full(seq_len=4096, micro_batch_size=2, loss=loss)))
         for loss in ("stock", "chunked", "fused")
     }
     assert sizes["stock"] == (12 * tokens * vocab, 0)
     assert sizes["chunked"] == (5.5 * tokens * vocab, 0)
     assert sizes["fused"] == (8 * tokens * hidden, 2 * vocab * hidden)
-    assert loss_bytes(make_setting(sums, full(method="rm"), False)) == (0, 0)
+    assert loss_bytes(make_setting(sums, full(method="rm"))) == (0, 0)
 
 
 def test_megatron_slices_the_vocabulary() -> None:
     plan = full(tensor_parallel=4, seq_len=4096, **MEGATRON)
-    assert loss_bytes(make_setting(model_sums(m.LLAMA_8B), plan, False))[0] == 10 * 4096 * 128256 / 4
+    assert loss_bytes(make_setting(model_sums(m.LLAMA_8B), plan))[0] == 10 * 4096 * 128256 / 4
 
 
 def test_quantized_base() -> None:
@@ -156,7 +158,7 @@ def test_quantized_base() -> None:
 def test_fused_experts_stay_in_16_bit_unless_packed() -> None:
     plan = lora(tuning="qlora", quantization="4bit", param_dtype="bf16")
     stock = estimate_memory(m.QWEN3_30B, plan, cluster(1))
-    packed = estimate_memory(m.QWEN3_30B, plan, cluster(1), quantized_experts=True)
+    packed = estimate_memory(m.QWEN3_30B, replace(plan, quantize_experts=True), cluster(1))
     assert stock.terms["weights"] > 50
     assert packed.terms["weights"] < 17
     assert any("experts" in note for note in stock.notes)
@@ -258,7 +260,7 @@ def test_rollout_share() -> None:
     )  # fmt: skip
     awake = estimate_memory(m.QWEN3_4B, plan, cluster(1))
     assert awake.terms["rollout"] == pytest.approx(0.3 * 79.6)
-    asleep = estimate_memory(m.QWEN3_4B, plan, cluster(1), rollout_sleeps=True)
+    asleep = estimate_memory(m.QWEN3_4B, replace(plan, rollout_sleep=True), cluster(1))
     assert asleep.total < awake.total
 
 
