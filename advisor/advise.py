@@ -10,6 +10,7 @@ from typing import Any
 from advisor import __version__
 from advisor.alternatives import Change, changes
 from advisor.errors import InputError
+from advisor.estimate.memory import estimate_memory
 from advisor.estimate.parameters import count_parameters
 from advisor.estimate.time import estimate_time
 from advisor.estimate.types import MemoryEstimate, ParameterCounts, TimeEstimate
@@ -211,7 +212,7 @@ def _rank(
         version=rules.version,
         score=score(judged),
         plan=plan,
-        memory=candidate.memory,
+        memory=estimate_memory(resolved.model, plan, resolved.cluster),
         time=estimate_time(resolved.model, plan, resolved.cluster, resolved.request.samples, mean),
         parameters=count_parameters(resolved.model, plan),
         reasons=(*reasons(judged), *plan_reasons(plan, candidate.memory, resolved), *_can(rules, plan)),
@@ -294,8 +295,10 @@ def _flips(resolved: Resolved, found: Found) -> tuple[str, ...]:
         memory = closest.memory
         if memory.total > memory.capacity_gib:
             flips.append(f"gpu_memory_gib of at least {memory.total:.0f}, or more GPUs")
-        else:
+        elif memory.host_gib > memory.host_capacity_gib:
             flips.append(f"cpu_memory_gib of at least {memory.host_gib:.0f} a node")
+        else:
+            flips.append(f"nvme_gib of at least {memory.nvme_gib:.0f} a node")
         return tuple(flips)
     for reason in found.refusals:
         if reason.effect == "require" or reason.rule.startswith("request."):

@@ -16,7 +16,7 @@ PLAN_PINS = ("zero", "fsdp", "offload", "tensor_parallel", "pipeline_parallel", 
 TUNING_LADDER = {"full": ("lora", "qlora"), "freeze": ("lora", "qlora"), "auto": ("qlora",), "dora": ("lora", "qlora"),
                  "lora": ("qlora",)}  # fmt: skip
 MORE_NODES = (2, 4, 8, 16, 32, 64)
-BIGGER_GPUS = ("h200-sxm", "b200")
+BIGGER_GPUS = ("h200-sxm", "b200-sxm")
 
 
 @dataclass(frozen=True, slots=True)

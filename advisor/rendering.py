@@ -30,7 +30,9 @@ def yaml_scalar(value: Any) -> str:
     if isinstance(value, str):
         text = yaml.safe_dump(value, default_style='"', width=10**9, allow_unicode=True)
     else:
-        text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False)
+        text = yaml.safe_dump(
+            value, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False
+        )
     return text.removesuffix("\n").removesuffix("\n...")
 
 

@@ -33,6 +33,12 @@ class DataNeed:
     """
 
     reads: tuple[str, ...]
+    spell: Callable[[dict[str, Any], str], dict[str, Any]] | None = None
+    """(row, format) -> the row as the framework itself spells that format. Applied to every copied row."""
+    spelled: tuple[str, ...] = ()
+    """Formats that `spell` changes: a file in one of these is never left in place."""
+    hub: tuple[str, ...] | None = None
+    """Formats that are read straight from a hub, where nothing can be rewritten; None: `reads`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class Smoke:
 
     files: Mapping[str, str] = field(default_factory=dict)
     """`smoke/<name>` -> path under templates/ of a plain file copied there."""
+    reward_head: bool = True
+    """Whether a reward model starts from a checkpoint with one score as its output."""
     partial: str = ""
     """Non-empty: what the CPU run leaves out (prints PARTIAL, exits 6)."""
     rl: bool = False

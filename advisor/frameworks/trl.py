@@ -119,15 +119,7 @@ def _assistant_only(plan: Plan, job: Job) -> Any:
 
 
 def _rewards(plan: Plan, job: Job) -> Any:
-    return (
-        [job.reward.removesuffix(".py").replace(".py:", ".").replace(":", ".")]
-        if _rule(plan, job)
-        else ABSENT
-    )
-
-
-def _rule(plan: Plan, job: Job) -> bool:
-    return plan.online and job.reward is not None
+    return ["reward_adapter.reward"] if plan.online and job.reward else ABSENT
 
 
 def _pad_multiple(plan: Plan, job: Job) -> Any:
@@ -307,6 +299,14 @@ TABLE = Table(
             False,
             "true prints sampled answers while training",
             when=lambda p: p.online,
+            group=METHOD,
+        ),
+        Key(
+            "rollout_sleep",
+            "vllm_enable_sleep_mode",
+            "vLLM gives its memory back while the policy trains",
+            when=lambda p: p.rollout_engine == "vllm",
+            absent=False,
             group=METHOD,
         ),
         Choice(
@@ -594,6 +594,10 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         emitted.append(
             Emitted("train.py", "script", render("trl/train.py.jinja", module=module, prefix=prefix))
         )
+    if plan.online and job.reward:
+        function = job.reward.rpartition(":")[2]
+        adapter = render("trl/reward_adapter.py.jinja", function=function)
+        emitted.append(Emitted("reward_adapter.py", "reward", adapter))
     return emitted
 
 

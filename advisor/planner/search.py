@@ -86,7 +86,7 @@ class Searcher:
             refusals += limited
             if best:
                 return Found(best, (), self.examined - before)
-            if near and (closest is None or near.memory.total < closest.memory.total):
+            if near and (closest is None or near.memory.excess < closest.memory.excess):
                 closest = near
         if closest is not None:
             refusals.append(_too_big(closest))
@@ -122,7 +122,7 @@ class Searcher:
                     continue
                 if candidate.memory.fits != "no":
                     fitting.append(candidate)
-                elif closest is None or candidate.memory.total < closest.memory.total:
+                elif closest is None or candidate.memory.excess < closest.memory.excess:
                     closest = candidate
         if open_cell and not fitting and closest is None:
             refusals.update(dict.fromkeys(self._no_layout(rules, skeleton)))
@@ -133,10 +133,15 @@ class Searcher:
         for backend in (pin,) if pin else ("hf", "megatron"):
             plan = replace(skeleton.plan, backend=backend)
             if backend == "megatron":
-                plan = replace(
-                    plan, zero_stage=1, recompute="full", gradient_checkpointing=True, attention="flash"
-                )
+                plan = self._for_megatron(plan)
             yield plan
+
+    def _for_megatron(self, plan: Plan) -> Plan:
+        """Megatron's own linears include the routed experts: on an MoE "all linear" is `experts` there."""
+        plan = replace(plan, zero_stage=1, recompute="full", gradient_checkpointing=True, attention="flash")
+        if self.resolved.model.moe and plan.lora_targets == ("all-linear",):
+            plan = replace(plan, lora_targets=("experts",))
+        return plan
 
     def _layouts(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
         model = self.resolved.model
@@ -222,7 +227,9 @@ class Searcher:
     def _estimate(self, plan: Plan) -> Candidate:
         self.examined += 1
         if plan not in self._memory:
-            self._memory[plan] = estimate_memory(self.resolved.model, plan, self.resolved.cluster)
+            self._memory[plan] = estimate_memory(
+                self.resolved.model, plan, self.resolved.cluster, all_stages=False
+            )
             step = seconds_per_step(self.resolved.model, plan, self.resolved.cluster)
             self._seconds[plan] = step / plan.global_batch_size
         return Candidate(plan, self._memory[plan], self._seconds[plan])
@@ -253,7 +260,7 @@ def _order(candidate: Candidate) -> tuple[Any, ...]:
     plan, memory = candidate.plan, candidate.memory
     rank = ("fits", "tight", "no").index(memory.fits)
     if rank == 2:
-        return (rank, memory.total, 0.0, ())
+        return (rank, memory.excess, 0.0, ())
     coarse = round(_log(candidate.seconds) / 0.02)
     return (rank, coarse, 0.0, _complexity(plan), memory.total)
 
@@ -292,16 +299,19 @@ LAYOUT_FIELDS = frozenset(
 
 def _too_big(closest: Candidate) -> Reason:
     memory, plan = closest.memory, closest.plan
+    lead = f"the plan that comes closest ({describe(plan)}) needs"
     if memory.total > memory.capacity_gib:
         text = (
-            f"the smallest plan ({describe(plan)}) needs {memory.total:.1f} GiB a GPU at the {memory.moment}; "
+            f"{lead} {memory.total:.1f} GiB a GPU at the {memory.moment}; "
             f"{memory.capacity_gib:.1f} GiB are there"
         )
-    else:
+    elif memory.host_gib > memory.host_capacity_gib:
         text = (
-            f"the smallest plan ({describe(plan)}) needs {memory.host_gib:.0f} GiB of host memory a node; "
+            f"{lead} {memory.host_gib:.0f} GiB of host memory a node; "
             f"{memory.host_capacity_gib:.0f} GiB are there"
         )
+    else:
+        text = f"{lead} {memory.nvme_gib:.0f} GiB of NVMe a node; {memory.nvme_capacity_gib:.0f} GiB are there"
     return Reason("planner.memory", "refuse", text, "advisor/estimate/memory.py")
 
 

@@ -39,8 +39,7 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
     module = framework(row.framework)
     resolved = advice.resolved
     plan = row.plan
-    reads = module.data_need(plan).reads
-    wiring = wire(resolved.datasets, plan, reads, bool(resolved.request.data_in_place))
+    wiring = wire(resolved.datasets, plan, module.data_need(plan), bool(resolved.request.data_in_place))
     job = _job(resolved, row, wiring)
     rules = load_framework(row.framework)
     rendered = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
@@ -65,7 +64,8 @@ def _job(resolved: Resolved, row: Ranked, wiring: Wiring) -> Job:
     path = model.local_path or model.id
     if needs_preparing(resolved):
         path = BF16_FOLDER
-    extra = resolved.datasets[0].extra if resolved.datasets else {}
+    first = resolved.datasets[0] if resolved.datasets else None
+    extra = {**first.extra, "columns": first.columns} if first else {}
     return Job(
         model=model,
         model_path=path,
@@ -200,7 +200,7 @@ def _smoke(
 ) -> list[Emitted]:
     smoke = module.smoke(plan, job)
     judged = [file.path for file in files if file.role in smoke.judged_roles]
-    arguments = ["--seq-class"] if plan.method == "rm" else []
+    arguments = ["--seq-class"] if plan.method == "rm" and smoke.reward_head else []
     if resolved.model.local_path:
         arguments += ["--tokenizer-from", resolved.model.local_path]
     context = {

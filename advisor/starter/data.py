@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from advisor.errors import InputError
 from advisor.facts import rows
 from advisor.facts.dataset import read_rows
 from advisor.facts.types import Dataset
+from advisor.frameworks.base import DataNeed
 from advisor.plan import Plan
 
 SMOKE_ROWS = 64
@@ -30,32 +31,37 @@ class Wiring:
     rows: int
     sources: tuple[Dataset, ...]
     converted: bool
+    spell: Callable[[dict[str, Any], str], dict[str, Any]] | None = None
+    """The framework's own spelling of the stored format, where it has one."""
 
 
-def wire(datasets: Sequence[Dataset], plan: Plan, reads: Sequence[str], in_place: bool) -> Wiring:
+def wire(datasets: Sequence[Dataset], plan: Plan, need: DataNeed, in_place: bool) -> Wiring:
     """Chooses the stored format: the user's own where the framework reads it, else the framework's first.
 
     Raises InputError when hub data is in a format that the framework does not read: it cannot be converted here.
     """
+    reads = need.reads
     if not datasets:
-        return Wiring(TRAIN_PATH, True, reads[0], 0, (), False)
+        return Wiring(TRAIN_PATH, True, reads[0], 0, (), False, need.spell)
     first = datasets[0]
     if not first.local:
         if len(datasets) > 1:
             raise InputError("data", "several hub ids are not supported; give files, or one id")
-        known = first.format if first.format in reads else reads[0]
-        if first.format not in ("unknown", *reads):
+        hub = reads if need.hub is None else need.hub
+        known = first.format if first.format in hub else hub[0]
+        if first.format not in ("unknown", *hub):
             raise InputError(
-                "data", f"{first.path} holds {first.format} rows on a hub; this framework reads {', '.join(reads)}; "
+                "data", f"{first.path} holds {first.format} rows on a hub; this framework reads {', '.join(hub)}; "
                 "download it and pass the file, which is then converted"
             )  # fmt: skip
         return Wiring(first.path, False, known, 0, tuple(datasets), False)
     formats = {dataset.format for dataset in datasets}
     native = len(formats) == 1 and first.format in reads
     stored = first.format if native else reads[0]
-    if native and in_place and len(datasets) == 1:
+    if native and in_place and len(datasets) == 1 and stored not in need.spelled:
         return Wiring(str(Path(first.path).resolve()), True, stored, first.rows, tuple(datasets), False)
-    return Wiring(TRAIN_PATH, True, stored, sum(d.rows for d in datasets), tuple(datasets), not native)
+    total = sum(d.rows for d in datasets)
+    return Wiring(TRAIN_PATH, True, stored, total, tuple(datasets), not native, need.spell)
 
 
 def stored_rows(wiring: Wiring, plan: Plan) -> Iterator[dict[str, Any]]:
@@ -66,9 +72,14 @@ def stored_rows(wiring: Wiring, plan: Plan) -> Iterator[dict[str, Any]]:
             if line.row is None or line.number in bad or rows.problem(line.row, dataset.format):
                 continue
             try:
-                yield from _convert(line.row, dataset.format, wiring.format, plan)
+                for row in _convert(line.row, dataset.format, wiring.format, plan):
+                    yield _spelled(row, wiring)
             except ValueError as error:
                 raise InputError("data", f"{dataset.path}:{line.number}: {error}") from None
+
+
+def _spelled(row: dict[str, Any], wiring: Wiring) -> dict[str, Any]:
+    return wiring.spell(row, wiring.format) if wiring.spell else row
 
 
 def _convert(row: dict[str, Any], source: str, target: str, plan: Plan) -> Iterator[dict[str, Any]]:
@@ -83,7 +94,7 @@ def _convert(row: dict[str, Any], source: str, target: str, plan: Plan) -> Itera
 def smoke_rows(wiring: Wiring, plan: Plan) -> list[dict[str, Any]]:
     """The first rows, for the smoke run; small made-up ones where the data is not at hand."""
     found = list(islice(stored_rows(wiring, plan), SMOKE_ROWS)) if wiring.sources and wiring.local else []
-    return found or sample_rows(wiring.format)
+    return found or [_spelled(row, wiring) for row in sample_rows(wiring.format)]
 
 
 QUESTIONS = (
@@ -110,6 +121,8 @@ def sample_rows(format: str) -> list[dict[str, Any]]:
             made += rows.unpair(pair, "preference")
         elif format.startswith("preference"):
             made.append(rows.convert(pair, "preference", format))
+        elif format == "prompt-completion":
+            made.append({"prompt": question, "completion": right})
         elif format == "rl-prompts":
             prompt = [{"role": "user", "content": question}]
             made.append({"prompt": prompt, "solution": right})
