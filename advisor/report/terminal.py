@@ -70,10 +70,11 @@ def _ranking(rows: Sequence[Ranked]) -> str:
         )
         for place, row in enumerate(rows, 1)
     ]
-    return _table([head, *body])
+    return table([head, *body])
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their longest cell; the first row is the head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
