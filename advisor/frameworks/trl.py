@@ -82,6 +82,10 @@ def _deepspeed(plan: Plan) -> bool:
     return plan.zero_stage > 0 and not plan.fsdp
 
 
+def _several_nodes(plan: Plan) -> bool:
+    return plan.nodes > 1
+
+
 def _has_command(plan: Plan) -> bool:
     return plan.method in SUBCOMMANDS
 
@@ -451,6 +455,10 @@ TABLE = Table(
         ),
         Key("gpus_per_node", "gpus_per_node", "", document=REPO),
         Const("machine_rank", 0, "run.sh sets it on every machine", document="accelerate"),
+        Const(
+            "main_process_ip", "127.0.0.1", "run.sh sets it: the first node", "accelerate", when=_several_nodes
+        ),
+        Const("main_process_port", 29500, "run.sh sets it", document="accelerate", when=_several_nodes),
         Const("main_training_function", "main", "", document="accelerate"),
         Const("rdzv_backend", "static", "", document="accelerate"),
         Const("same_network", True, "", document="accelerate"),

@@ -1,0 +1,119 @@
+"""Starter repos for the conformance tests: made as a user makes them, judged and run in the framework's environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from advisor.advise import Advice, advise
+from advisor.frameworks import framework
+from advisor.request import parse_request
+from advisor.starter.build import build
+from advisor.starter.write import write_starter
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "examples" / "data"
+JUDGE_TIMEOUT_S = 1800
+SMOKE_TIMEOUT_S = 900
+
+DATA_OF = {
+    "cpt": "cpt.jsonl",
+    "sft": "sft.jsonl",
+    "gkd": "sft.jsonl",
+    "kto": "kto.jsonl",
+    "rm": "preference.jsonl",
+}
+PREFERENCE = ("dpo", "ipo", "orpo", "simpo", "cpo")
+
+
+def data_for(method: str) -> str:
+    name = DATA_OF.get(method) or ("preference.jsonl" if method in PREFERENCE else "rl.jsonl")
+    return str(DATA / name)
+
+
+@lru_cache(maxsize=None)
+def environment(name: str) -> Path:
+    """Python of a framework's environment, built when it is not there yet."""
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "framework_env.py"), name],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=3600,
+    )
+    return Path(run.stdout.split("\t")[1].strip())
+
+
+def answers_for(name: str, **changes: Any) -> dict[str, Any]:
+    """A request for one framework: Qwen3-8B on H100s, with example data of the method."""
+    answers: dict[str, Any] = {"model": "Qwen/Qwen3-8B", "gpu": "h100", "framework": name, **changes}
+    answers.setdefault("data", [data_for(answers["method"])])
+    if answers["method"] == "gkd":
+        answers.setdefault("teacher", "Qwen/Qwen3-14B")
+    if answers["method"] == "ppo":
+        answers.setdefault("reward_model", "Skywork/Skywork-Reward-V2-Qwen3-8B")
+    return {name: value for name, value in answers.items() if value is not None}
+
+
+def starter(folder: Path, answers: Mapping[str, Any]) -> Advice:
+    """Writes the starter repo; the advice tells what was chosen. An empty ranking writes nothing."""
+    advice = advise(parse_request(answers))
+    if advice.best is not None:
+        write_starter(folder, build(advice, advice.best, dict(answers)), force=False)
+    return advice
+
+
+def judge_all(name: str, repos: Sequence[Path]) -> dict[str, list[str]]:
+    """Problems of every judged file of these starter repos, by path: one process of the framework."""
+    work: list[dict[str, Any]] = []
+    for repo in repos:
+        advice = json.loads((repo / "advice.json").read_text("utf-8"))
+        files = [path for role in ("config", "accelerate", "deepspeed", "fsdp") for path in advice["files"].get(role, [])]
+        work += [
+            {
+                "path": str(repo / path),
+                "world_size": advice["plan"]["world_size"],
+                "model_dir": str(repo / "smoke" / "model_config"),
+            }
+            for path in files
+        ]
+    driver = Path(__file__).with_name("judge_many.py")
+    judge = ROOT / "advisor" / "judges" / framework(name).JUDGE
+    run = subprocess.run(
+        [str(environment(name)), str(driver), str(judge)],
+        input=json.dumps(work),
+        capture_output=True,
+        text=True,
+        timeout=JUDGE_TIMEOUT_S,
+        env=clean_environment(environment(name).parent),
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def smoke(repo: Path, name: str) -> tuple[int, str]:
+    """Runs ./smoke.sh with the framework's environment on PATH. Returns the exit code and all output."""
+    run = subprocess.run(
+        ["bash", "./smoke.sh"],
+        cwd=repo,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SMOKE_TIMEOUT_S,
+        env=clean_environment(environment(name).parent),
+        check=False,
+    )
+    return run.returncode, run.stdout
+
+
+def clean_environment(bin_folder: Path) -> dict[str, str]:
+    """The caller's environment, with this framework's programs first and no Python settings of ours."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    return {**kept, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}

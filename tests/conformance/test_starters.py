@@ -1,0 +1,102 @@
+"""Everything the advisor emits, judged by the real frameworks, and real training runs from starter repos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from advisor.errors import AdvisorError
+from advisor.frameworks import NAMES
+from advisor.plan import METHODS, TUNINGS
+from tests.conformance.starters import answers_for, judge_all, smoke, starter
+
+pytestmark = pytest.mark.conformance
+
+CELLS = yaml.safe_load(Path(__file__).with_name("cells.yaml").read_text("utf-8"))
+
+
+def requests(name: str) -> Iterator[dict[str, Any]]:
+    """Every method x tuning x shape x model of one framework; what it cannot do is refused by the advice."""
+    for method in METHODS:
+        for tuning in TUNINGS:
+            for model in CELLS["models"]:
+                for shape in CELLS["shapes"]:
+                    yield {"method": method, "tuning": tuning, "model": model, **shape}
+    for journey in CELLS["journeys"]:
+        if journey["framework"] == name:
+            yield {key: value for key, value in journey.items() if key != "framework"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_everything_emitted_is_accepted(name: str, tmp_path: Path) -> None:
+    repos: list[Path] = []
+    refused: Counter[str] = Counter()
+    for number, changes in enumerate(requests(name)):
+        folder = tmp_path / f"{number:03d}"
+        advice = starter(folder, answers_for(name, **changes))
+        if advice.best is not None:
+            repos.append(folder)
+            continue
+        row = next(row for row in advice.rejected if row.framework == name)
+        assert row.reasons, f"{changes} was refused without a reason"
+        refused[row.reasons[0].rule] += 1
+    problems = {path: found for path, found in judge_all(name, repos).items() if found}
+    print(f"\n{name}: {len(repos)} starter repos judged, {len(problems)} files refused by the framework")
+    print(f"{name}: {sum(refused.values())} requests refused by the advisor: {dict(refused.most_common())}")
+    assert repos, f"nothing was emitted for {name}"
+    assert not problems
+
+
+def named(cell: dict[str, Any]) -> str:
+    return "-".join(str(cell[key]) for key in ("framework", "method", "tuning"))
+
+
+@pytest.mark.parametrize("cell", CELLS["smokes"], ids=named)
+def test_smoke_trains(cell: dict[str, Any], tmp_path: Path) -> None:
+    code, output = _smoke(cell, tmp_path)
+    last = output.strip().splitlines()[-1]
+    print(f"\n{named(cell)}: {last}")
+    assert code == 0, output[-4000:]
+    assert last.startswith("smoke: OK loss=")
+
+
+@pytest.mark.parametrize("cell", CELLS["partial_smokes"], ids=named)
+def test_smoke_is_partial_where_no_cpu_can_train(cell: dict[str, Any], tmp_path: Path) -> None:
+    code, output = _smoke(cell, tmp_path)
+    last = output.strip().splitlines()[-1]
+    print(f"\n{named(cell)}: {last}")
+    assert code == 6, output[-4000:]
+    assert last.startswith("smoke: PARTIAL")
+
+
+def _smoke(cell: dict[str, Any], tmp_path: Path) -> tuple[int, str]:
+    answers = answers_for(cell["framework"], **{k: v for k, v in cell.items() if k != "framework"})
+    folder = tmp_path / "starter"
+    advice = starter(folder, answers)
+    assert advice.best is not None, [row.as_dict() for row in advice.rejected]
+    before = {path for path in tmp_path.rglob("*")}
+    code, output = smoke(folder, cell["framework"])
+    outside = [path for path in tmp_path.rglob("*") if path not in before and folder not in path.parents]
+    assert not outside, f"smoke.sh wrote outside its repo: {outside}"
+    return code, output
+
+
+def test_a_false_claim_is_found(tmp_path: Path) -> None:
+    """A starter for something the framework lacks must not be accepted: here RLOO through LLaMA-Factory."""
+    folder = tmp_path / "starter"
+    advice = starter(folder, answers_for("llamafactory", method="dpo", tuning="lora"))
+    assert advice.best is not None
+    config = folder / "train.yaml"
+    config.write_text(config.read_text("utf-8").replace("stage: dpo", "stage: rloo"), "utf-8")
+    problems = judge_all("llamafactory", [folder])
+    assert any(found for found in problems.values())
+
+
+def test_refusals_are_errors_of_ours_with_a_reason() -> None:
+    with pytest.raises(AdvisorError):
+        starter(Path("unused"), answers_for("trl", method="sft", gpu="no-such-gpu"))
