@@ -36,7 +36,7 @@ class DataNeed:
     spell: Callable[[dict[str, Any], str], dict[str, Any]] | None = None
     """(row, format) -> the row as the framework itself spells that format. Applied to every copied row."""
     spelled: tuple[str, ...] = ()
-    """Formats that `spell` changes: a file in one of these is never left in place."""
+    """Formats that `spell` always changes: never left in place, as files that hold tools are not either."""
     hub: tuple[str, ...] | None = None
     """Formats that are read straight from a hub, where nothing can be rewritten; None: `reads`."""
 

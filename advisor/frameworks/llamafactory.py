@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
-from advisor.facts import rows
 from advisor.facts.lora import linear_module_names
-from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind
+from advisor.frameworks.base import Emitted, Smoke
+from advisor.frameworks.llamafactory_data import data_need, dataset_entry
 from advisor.frameworks.table import (
     ABSENT,
     LIST,
@@ -33,153 +33,18 @@ from advisor.rendering import render
 
 NAME = "llamafactory"
 JUDGE = "llamafactory.py"
+__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "smoke"]
 
 DATASET = "train"
 """The name under which dataset_info.json declares the rows."""
-READS = {
-    "text": ("text",),
-    "conversation": ("messages", "sharegpt", "alpaca", "prompt-completion"),
-    "preference": ("preference", "preference-messages"),
-    "label": ("kto",),
-}
-HUB_LACKS = ("preference-messages",)
-"""Its chosen and rejected are single messages, those of a hub are lists."""
-SPELLED = ("messages", "sharegpt", "prompt-completion", "preference-messages", "kto")
-"""Formats whose rows may need rewriting on the way into the repo."""
 MANY_ROWS = 10000
-
-ROLE_TAGS = {
-    "role_tag": "role",
-    "content_tag": "content",
-    "user_tag": "user",
-    "assistant_tag": "assistant",
-    "observation_tag": "tool",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
-ANSWERS = {"chosen": "chosen", "rejected": "rejected"}
-COLUMNS: Mapping[str, Mapping[str, str]] = {
-    "text": {"prompt": "text"},
-    "messages": {"messages": "messages", "tools": "tools"},
-    "sharegpt": {"messages": "conversations", "system": "system", "tools": "tools"},
-    "alpaca": {
-        "prompt": "instruction",
-        "query": "input",
-        "response": "output",
-        "system": "system",
-        "history": "history",
-    },
-    "prompt-completion": {"prompt": "prompt", "response": "completion"},
-    "preference": {"prompt": "prompt", **ANSWERS},
-    "preference-messages": {"messages": "messages", "tools": "tools", **ANSWERS},
-    "kto": {"prompt": "prompt", "response": "completion", "kto_tag": "label"},
-}
-"""Format -> LLaMA-Factory's name of a column -> the field of the format that it is."""
-OPTIONAL = ("query", "system", "tools", "history")
-KTO_MESSAGES = {"messages": "messages", "tools": "tools", "kto_tag": "label"}
-
-
-# --- rows and their declaration -----------------------------------------------------------------
-
-
-def spell(row: dict[str, Any], format: str) -> dict[str, Any]:
-    """The row as LLaMA-Factory reads it: calls and tools as JSON text, one message an answer.
-
-    Raises ValueError when it has no room for what the row holds.
-    """
-    if format not in SPELLED:
-        return row
-    parsed = rows.neutral(row, format)
-    if format == "sharegpt":
-        return {**row, "tools": _tools(parsed)} if parsed["tools"] else row
-    if format == "messages":
-        tools = parsed["tools"] or any(message["role"] == "tool" for message in parsed["messages"])
-        return _messages(parsed["messages"], parsed) if tools else row
-    if format == "prompt-completion":
-        return _messages(parsed["messages"], parsed)
-    if format == "kto":
-        answer = _one(parsed["completion"])
-        return {**_messages([*parsed["prompt"], answer], parsed), "label": parsed["label"]}
-    answers = {name: _message(_one(parsed[name])) for name in ANSWERS}
-    return {**_messages(parsed["prompt"], parsed), **answers}
-
-
-def _messages(messages: Sequence[Mapping[str, Any]], parsed: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns that alternate: answers of several tools become one, as LLaMA-Factory's own converter does it."""
-    spelled: list[dict[str, str]] = []
-    for message in map(_message, messages):
-        if spelled and message["role"] == spelled[-1]["role"] == "tool":
-            spelled[-1]["content"] += "\n</tool_response>\n<tool_response>\n" + message["content"]
-        else:
-            spelled.append(message)
-    return {"messages": spelled, **({"tools": _tools(parsed)} if parsed["tools"] else {})}
-
-
-def _message(message: Mapping[str, Any]) -> dict[str, str]:
-    role, content = message["role"], message["content"]
-    if not isinstance(content, str):
-        raise ValueError("LLaMA-Factory has no room for content made of parts")
-    calls = message.get("tool_calls")
-    if not calls:
-        return {"role": role, "content": content}
-    if content:
-        raise ValueError("LLaMA-Factory has no room for text and tool calls in one turn")
-    return {"role": "function_call", "content": json.dumps([call["function"] for call in calls], ensure_ascii=False)}
-
-
-def _one(messages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if len(messages) != 1:
-        raise ValueError("LLaMA-Factory takes one message as the answer, this row has several")
-    return messages[0]
-
-
-def _tools(parsed: Mapping[str, Any]) -> str:
-    return json.dumps(parsed["tools"], ensure_ascii=False)
-
-
-def dataset_entry(plan: Plan, job: Job) -> dict[str, Any]:
-    """What dataset_info.json says about the rows: where they are, and which column means what."""
-    in_repo = job.data_local and not job.data_path.startswith("/")
-    format = job.data_format
-    if in_repo and format == "prompt-completion":
-        format = "messages"
-    entry: dict[str, Any] = _source(job)
-    if format in ("messages", "sharegpt", "preference-messages") or (in_repo and format == "kto"):
-        entry["formatting"] = "sharegpt"
-    if format.startswith("preference"):
-        entry["ranking"] = True
-    if format == "kto" and in_repo:
-        fields = KTO_MESSAGES
-    else:
-        fields = COLUMNS[format]
-    entry["columns"] = _columns(fields, job)
-    if entry.get("formatting") and format != "sharegpt":
-        entry["tags"] = dict(ROLE_TAGS)
-    return entry
-
-
-def _source(job: Job) -> dict[str, Any]:
-    if job.data_local:
-        return {"file_name": job.data_path.removeprefix("data/")}
-    hubs = {"hf_hub_url": job.data_path}
-    return {"ms_hub_url": job.data_path} if job.hub == "modelscope" else hubs
-
-
-def _columns(fields: Mapping[str, str], job: Job) -> dict[str, str]:
-    """Columns as the user's file names them; optional ones only where the file has them."""
-    renamed: Mapping[str, str] = job.data_extra.get("mapping", {})
-    there = set(job.data_extra.get("columns", ()))
-    return {
-        name: column
-        for name, field in fields.items()
-        if (column := renamed.get(field, field)) in there or name not in OPTIONAL
-    }
+"""From here on several processes tokenize."""
 
 
 # --- templates ----------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=None)
+@cache
 def _registry() -> Mapping[str, Any]:
     return json.loads((rules_root() / "catalog" / "llamafactory_templates.json").read_text("utf-8"))
 
@@ -246,10 +111,16 @@ def _methods() -> tuple[Case, ...]:
         ("cpt", True): ({"stage": "pt", "packing": True}, "raw text, joined to full blocks"),
         ("cpt", False): ({"stage": "pt", "packing": False}, "raw text, one sample a sequence"),
         ("sft", False): ({"stage": "sft"}, "supervised fine-tuning"),
-        ("sft", True): ({"stage": "sft", "neat_packing": True}, "several samples a sequence, kept apart by the mask"),
+        ("sft", True): (
+            {"stage": "sft", "neat_packing": True},
+            "several samples a sequence, kept apart by the mask",
+        ),
         ("dpo", False): ({"stage": "dpo", "pref_loss": "sigmoid"}, "the DPO loss"),
         ("ipo", False): ({"stage": "dpo", "pref_loss": "ipo"}, "IPO is a loss of the dpo stage"),
-        ("orpo", False): ({"stage": "dpo", "pref_loss": "orpo"}, "ORPO is a loss of the dpo stage; no reference model"),
+        ("orpo", False): (
+            {"stage": "dpo", "pref_loss": "orpo"},
+            "ORPO is a loss of the dpo stage; no reference model",
+        ),
         ("simpo", False): (
             {"stage": "dpo", "pref_loss": "simpo", "simpo_gamma": 0.5},
             "SimPO is a loss of the dpo stage; gamma is its margin",
@@ -262,8 +133,11 @@ def _methods() -> tuple[Case, ...]:
 
 def _shardings() -> tuple[Case, ...]:
     """(zero_stage, fsdp, offload): DeepSpeed by its JSON, FSDP by the accelerate file."""
-    device = "deepspeed:zero_optimization.offload_{}.device"
-    states, weights = ({device.format(part): "cpu"} for part in ("optimizer", "param"))
+    place = "deepspeed:zero_optimization.offload_{}."
+    states, weights = (
+        {place.format(part) + "device": "cpu", place.format(part) + "pin_memory": True}
+        for part in ("optimizer", "param")
+    )
     offloads = {"none": {}, "optimizer": states, "all": {**states, **weights}}
     cases = [Case((0, False, "none"), {"deepspeed": ABSENT, "accelerate:distributed_type": ABSENT})]
     for stage in (1, 2, 3):
@@ -300,7 +174,11 @@ TRAIN_ROWS = (
             Case(("full", "none"), {"finetuning_type": "full"}, "all weights"),
             Case(("freeze", "none"), {"finetuning_type": "freeze"}, "the last layers"),
             Case(("lora", "none"), {"finetuning_type": "lora"}, "low-rank adapters"),
-            Case(("dora", "none"), {"finetuning_type": "lora", "use_dora": True}, "adapters with a learned magnitude"),
+            Case(
+                ("dora", "none"),
+                {"finetuning_type": "lora", "use_dora": True},
+                "adapters with a learned magnitude",
+            ),
             Case(
                 ("qlora", "4bit"),
                 {"finetuning_type": "lora", "quantization_bit": 4, "quantization_method": "bnb"},
@@ -314,20 +192,37 @@ TRAIN_ROWS = (
         ),
         group=TUNING,
     ),
-    Key("freeze_trainable_layers", "freeze_trainable_layers", "last layers that train", when=_frozen, group=TUNING),
+    Key(
+        "freeze_trainable_layers",
+        "freeze_trainable_layers",
+        "last layers that train",
+        when=_frozen,
+        group=TUNING,
+    ),
     Key("lora_rank", "lora_rank", "rank of the adapters", when=_adapter, group=TUNING),
     Key("lora_alpha", "lora_alpha", "adapter output is scaled by alpha / rank", when=_adapter, group=TUNING),
     Key("lora_dropout", "lora_dropout", "dropout on the adapters' input", when=_adapter, group=TUNING),
-    Derived("lora_target", _targets, "modules that get adapters, named: `all` depends on transformers", group=TUNING),
+    Derived(
+        "lora_target",
+        _targets,
+        "modules that get adapters, named: `all` depends on transformers",
+        group=TUNING,
+    ),
     Key("lora_targets", "lora_targets", "", document=REPO, codec=LIST, when=_adapter),
     Const("dataset", DATASET, "its entry in dataset_info.json", group=DATA),
     Const("dataset_dir", "data", "where dataset_info.json is", group=DATA),
-    Derived("template", template, "chat format; a wrong one fails only when the model has loaded", group=DATA),
+    Derived(
+        "template", template, "chat format; a wrong one fails only when the model has loaded", group=DATA
+    ),
     Key("seq_len", "cutoff_len", "tokens per sample", group=DATA),
     Derived("preprocessing_num_workers", _workers, "processes that tokenize", group=DATA),
-    Derived("ddp_timeout", _waiting, "seconds that others wait while the first process tokenizes", group=DATA),
+    Derived(
+        "ddp_timeout", _waiting, "seconds that others wait while the first process tokenizes", group=DATA
+    ),
     Key("micro_batch_size", "per_device_train_batch_size", "sequences per GPU and pass", group=BATCH),
-    Key("gradient_accumulation_steps", "gradient_accumulation_steps", "passes per optimizer step", group=BATCH),
+    Key(
+        "gradient_accumulation_steps", "gradient_accumulation_steps", "passes per optimizer step", group=BATCH
+    ),
     Key("epochs", "num_train_epochs", "passes over the data", group=BATCH),
     Key("learning_rate", "learning_rate", "peak learning rate", group=OPTIM),
     Key("lr_scheduler", "lr_scheduler_type", "shape of the learning rate", group=OPTIM),
@@ -351,7 +246,11 @@ TRAIN_ROWS = (
     Choice(
         ("precision",),
         (
-            Case(("bf16",), {"bf16": True}, "bf16 autocast; trainable weights in fp32 unless DeepSpeed holds them"),
+            Case(
+                ("bf16",),
+                {"bf16": True},
+                "bf16 autocast; trainable weights in fp32 unless DeepSpeed holds them",
+            ),
             Case(("bf16-pure",), {"pure_bf16": True}, "weights and optimizer in bf16: no autocast"),
             Case(("fp16",), {"fp16": True}, "fp16 autocast with loss scaling"),
             Case(("fp32",), {"bf16": False}, "no mixed precision"),
@@ -374,14 +273,24 @@ TRAIN_ROWS = (
         ),
         group=KERNELS,
     ),
-    Choice(("zero_stage", "fsdp", "offload"), _shardings(), group=KERNELS),
-    Derived("output_dir", lambda p, j: j.output_dir, "checkpoints and the final model; a second run resumes", group=SAVE),
+    Choice(("zero_stage", "fsdp", "offload"), _shardings()),
+    Derived(
+        "output_dir",
+        lambda p, j: j.output_dir,
+        "checkpoints and the final model; a second run resumes",
+        group=SAVE,
+    ),
     Key("save_steps", "save_steps", "steps between checkpoints", group=SAVE),
     Const("save_total_limit", 2, "older checkpoints are deleted", group=SAVE),
     Key("logging_steps", "logging_steps", "steps between log lines", group=SAVE),
     Derived("report_to", lambda p, j: j.tracker, "experiment tracker", group=SAVE),
     Derived("run_name", lambda p, j: j.run_name, "name of the run in the tracker", group=SAVE),
-    Derived("project", lambda p, j: j.run_name if j.tracker == "trackio" else ABSENT, "trackio needs one", group=SAVE),
+    Derived(
+        "project",
+        lambda p, j: j.run_name if j.tracker == "trackio" else ABSENT,
+        "trackio needs one",
+        group=SAVE,
+    ),
     Key("nodes", "nodes", "", document=REPO),
     Key("gpus_per_node", "gpus_per_node", "", document=REPO),
 )
@@ -393,11 +302,10 @@ AUTO = (
     "gradient_clipping",
     "bf16.enabled",
     "fp16.enabled",
-    "zero_optimization.reduce_bucket_size",
 )
 DEEPSPEED_ROWS = (
     *(Const(key, "auto", "filled from train.yaml", document="deepspeed", when=_deepspeed) for key in AUTO),
-    Const("zero_allow_untested_optimizer", True, "optimizers that DeepSpeed does not list", document="deepspeed",
+    Const("zero_allow_untested_optimizer", True, "as Muon or 8-bit AdamW", document="deepspeed",
           when=_deepspeed),
     Const("zero_optimization.overlap_comm", True, "reduce while backward goes on", document="deepspeed",
           when=_deepspeed),
@@ -406,6 +314,7 @@ DEEPSPEED_ROWS = (
     *(
         Const(f"zero_optimization.{key}", value, why, document="deepspeed", when=_zero3)
         for key, value, why in (
+            ("reduce_bucket_size", "auto", "from the hidden size"),
             ("stage3_prefetch_bucket_size", "auto", "from the hidden size"),
             ("stage3_param_persistence_threshold", "auto", "from the hidden size"),
             ("stage3_gather_16bit_weights_on_model_save", True, "gather the weights when saving"),
@@ -431,7 +340,8 @@ ACCELERATE_ROWS = (
     Const("fsdp_config.fsdp_activation_checkpointing", False, "LLaMA-Factory recomputes by itself",
           document="accelerate", when=_fsdp),
     Derived("fsdp_config.fsdp_transformer_layer_cls_to_wrap",
-            lambda p, j: j.model.decoder_layer if p.fsdp else ABSENT, "one unit per layer", document="accelerate"),
+            lambda p, j: j.model.decoder_layer if p.fsdp else ABSENT, "one unit per layer",
+            document="accelerate"),
     Derived("mixed_precision",
             lambda p, j: {"bf16": "bf16", "fp16": "fp16"}.get(p.precision, "no") if p.fsdp else ABSENT,
             "as in train.yaml", document="accelerate"),
@@ -446,11 +356,6 @@ TABLE = Table(NAME, (*TRAIN_ROWS, *DEEPSPEED_ROWS, *ACCELERATE_ROWS))
 # --- the module's interface ---------------------------------------------------------------------
 
 
-def data_need(plan: Plan) -> DataNeed:
-    reads = READS[data_kind(plan.method)]
-    return DataNeed(reads, spell, SPELLED, tuple(format for format in reads if format not in HUB_LACKS))
-
-
 def command(plan: Plan, job: Job) -> Sequence[str]:
     if plan.fsdp:
         launch = ("accelerate", "launch", "--config_file", "accelerate.yaml")
@@ -462,7 +367,10 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
     info = json.dumps({DATASET: dataset_entry(plan, job)}, indent=2, ensure_ascii=False) + "\n"
     document = rendered["train"]
     train = render("llamafactory/train.yaml.jinja", document=document, command=command(plan, job), job=job)
-    emitted = [Emitted("train.yaml", "config", train), Emitted("data/dataset_info.json", "dataset_info", info)]
+    emitted = [
+        Emitted("train.yaml", "config", train),
+        Emitted("data/dataset_info.json", "dataset_info", info),
+    ]
     if plan.fsdp:
         text = render("llamafactory/accelerate.yaml.jinja", document=rendered["accelerate"])
         emitted.append(Emitted("accelerate.yaml", "accelerate", text))

@@ -99,6 +99,7 @@ DATASET_SOURCES = {"file_name", "hf_hub_url", "ms_hub_url", "om_hub_url", "scrip
 DATASET_OPTIONS = {"formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags"}
 FORMATTINGS = ("alpaca", "sharegpt", "openai")
 LOCAL_SUFFIXES = {".json", ".jsonl", ".csv", ".parquet", ".arrow", ".txt"}
+ROWS_LOOKED_AT = 1000
 DEEPSPEED_KEYS = {
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping",
     "steps_per_print", "wall_clock_breakdown", "memory_breakdown", "dump_state", "prescale_gradients",
@@ -273,14 +274,16 @@ def runtime_problems(config: dict[str, Any], zero_stage: int) -> list[str]:
 # ---------------------------------------------------------------- datasets
 
 
-def first_row(file: Path) -> dict[str, Any] | None:
+def columns_of(file: Path) -> set[str]:
+    """Every column of the first rows: an optional one need not be in each of them."""
     try:
         text = file.read_text(encoding="utf-8")
-        row = json.loads(text.splitlines()[0]) if file.suffix == ".jsonl" else json.loads(text)
-    except (OSError, ValueError, IndexError):
-        return None
-    row = row[0] if isinstance(row, list) and row else row
-    return row if isinstance(row, dict) else None
+        lines = [line for line in text.splitlines() if line.strip()][:ROWS_LOOKED_AT]
+        rows = [json.loads(line) for line in lines] if file.suffix == ".jsonl" else json.loads(text)
+    except (OSError, ValueError):
+        return set()
+    rows = rows[:ROWS_LOOKED_AT] if isinstance(rows, list) else [rows]
+    return {column for row in rows if isinstance(row, dict) for column in row}
 
 
 def entry_problems(name: str, entry: Any, folder: Path) -> list[str]:
@@ -316,13 +319,13 @@ def file_problems(name: str, entry: dict[str, Any], file: Path) -> list[str]:
         return [f"dataset {name}: {file.name} is not in {file.parent.name}/"]
     if file.is_file() and file.suffix not in LOCAL_SUFFIXES:
         return [f"dataset {name}: {file.name}: type not read, use one of {', '.join(sorted(LOCAL_SUFFIXES))}"]
-    row = first_row(file) if file.suffix in (".json", ".jsonl") else None
-    if row is None:
+    there = columns_of(file) if file.suffix in (".json", ".jsonl") else set()
+    if not there:
         return []
     return [
-        f"dataset {name}: column {given!r} ({role}) is not in {file.name}, which has {', '.join(sorted(row))}"
+        f"dataset {name}: column {given!r} ({role}) is not in {file.name}: {', '.join(sorted(there))}"
         for role, given in (entry.get("columns") or {}).items()
-        if isinstance(given, str) and given not in row
+        if isinstance(given, str) and given not in there
     ]
 
 

@@ -58,7 +58,8 @@ def wire(datasets: Sequence[Dataset], plan: Plan, need: DataNeed, in_place: bool
     formats = {dataset.format for dataset in datasets}
     native = len(formats) == 1 and first.format in reads
     stored = first.format if native else reads[0]
-    if native and in_place and len(datasets) == 1 and stored not in need.spelled:
+    rewritten = stored in need.spelled or (need.spell and first.extra.get("tool_rows"))
+    if native and in_place and len(datasets) == 1 and not rewritten:
         return Wiring(str(Path(first.path).resolve()), True, stored, first.rows, tuple(datasets), False)
     total = sum(d.rows for d in datasets)
     return Wiring(TRAIN_PATH, True, stored, total, tuple(datasets), not native, need.spell)
