@@ -64,9 +64,9 @@ class Ranked:
             "version": self.version,
             "score": round(self.score, 2),
             "plan": self.plan.as_dict(),
-            "parameters": _parameters(self.parameters),
+            "parameters": parameters_dict(self.parameters),
             "memory": self.memory.as_dict(),
-            "time": _time(self.time),
+            "time": time_dict(self.time),
             "reasons": [reason.as_dict() for reason in self.reasons],
             "evidence": dict(self.evidence),
             "warnings": list(self.warnings),
@@ -351,11 +351,11 @@ def _warnings(resolved: Resolved) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _parameters(counts: ParameterCounts) -> dict[str, int]:
+def parameters_dict(counts: ParameterCounts) -> dict[str, int]:
     return {"total": counts.total, "active": counts.active, "trainable": counts.trainable}
 
 
-def _time(time: TimeEstimate) -> dict[str, Any] | None:
+def time_dict(time: TimeEstimate) -> dict[str, Any] | None:
     if time.hours is None and time.tokens_per_second is None:
         return {"reason": time.reason}
     shown = {"tokens_per_second": time.tokens_per_second, "hours": time.hours, "gpu_hours": time.gpu_hours,

@@ -74,9 +74,9 @@ class Request(BaseModel):
     global_batch_size: int | None = _ask("training", "Sequences per optimizer step", ge=1)
     learning_rate: float | None = _ask("training", "Peak learning rate", gt=0, lt=1)
     precision: Literal["bf16", "bf16-pure", "fp16", "fp32", "fp8"] | None = _ask("training", "Precision")
-    optimizer: str | None = _ask(
-        "training", "adamw, adamw_foreach, adamw_8bit, paged_adamw_8bit, adafactor, muon"
-    )
+    optimizer: (
+        Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit", "adafactor", "muon"] | None
+    ) = _ask("training", "adamw is the fused one")
 
     prompt_len: int | None = _ask("rl", "Longest prompt, tokens", ge=1)
     response_len: int | None = _ask("rl", "Longest generated answer, tokens", ge=1)

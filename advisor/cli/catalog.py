@@ -314,7 +314,7 @@ def row_dict(framework: str, row: Any) -> dict[str, Any]:
             shown[key] = _plain(value)
     if hasattr(row, "match"):
         shown["match"] = _plain(row.match)
-    shown["because"] = getattr(row, "because", "") or row.text
+    shown["because"] = str(getattr(row, "because", "") or getattr(row, "text", ""))
     shown["source"] = [f"{e.ref} ({e.kind}, {e.checked})" for e in row.evidence]
     return shown
 

@@ -1,4 +1,4 @@
-"""The `advisor` command. Commands are imported when they run; errors are turned into exit codes here, once."""
+"""The `advisor` command. Commands are imported when they run; errors become exit codes here, once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cli() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code. 2 bad input, 3 nothing feasible, 5 refused, 130 interrupted."""
+    """Runs the command; returns its exit code: 2 bad input, 3 nothing feasible, 5 refused, 130 interrupt."""
     try:
         result: Any = cli.main(
             args=None if argv is None else list(argv), prog_name="advisor", standalone_mode=False
@@ -80,8 +80,8 @@ def _our_fault(error: Exception) -> int:
     traceback.print_exc()
     click.echo(
         f"advisor: a fault of ours: {type(error).__name__}: {error}\n"
-        f"Please report it with the lines above and: advisor {__version__}, Python {platform.python_version()}, "
-        f"{platform.platform()}, command: {' '.join(sys.argv[1:])}",
+        f"Please report it with the lines above and: advisor {__version__}, "
+        f"Python {platform.python_version()}, {platform.platform()}, command: {' '.join(sys.argv[1:])}",
         err=True,
     )
     return 1

@@ -19,7 +19,7 @@ from advisor.cli.options import request_options
 def recommend(answers: str | None, output: str, quiet: bool, verbose: bool, **flags: Any) -> int:
     """Rank the six frameworks for a request, with the plan each would run, and say why not the others.
 
-    Exit code 3: nothing fits, or the pinned framework cannot do it; the nearest feasible requests are printed.
+    Exit code 3: nothing fits, or the pinned framework cannot do it; the nearest feasible requests follow.
     """
     from advisor.advise import advise
 

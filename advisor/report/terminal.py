@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from advisor.advise import Advice, Ranked, Rejected
+from advisor.estimate.types import TERMS
+from advisor.plan import Plan
 from advisor.planner.search import describe
 from advisor.rules import Reason
 
@@ -87,7 +90,8 @@ def _best(row: Ranked, verbose: bool) -> str:
     share = 100 * count.trainable / count.total
     shown = row.reasons if verbose else row.reasons[:SHOWN_REASONS]
     lines = [
-        f"{row.title} {row.version}: trains {count.trainable:,} of {count.total:,} parameters ({share:.2g} %)",
+        f"{row.title} {row.version}: trains {count.trainable:,} of {count.total:,} parameters "
+        f"({share:.3g} %)",
         f"Memory peaks at the {row.memory.moment}: {_terms(row)}",
         *(_wrap(_reason(reason)) for reason in shown),
     ]
@@ -122,3 +126,96 @@ def _wrap(text: str, indent: str = "  ") -> str:
     return textwrap.fill(
         text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+
+
+def show_estimate(result: Mapping[str, Any]) -> str:
+    """One explicit plan: what it is, memory by term, stages, time."""
+    memory, plan, count = result["memory"], result["plan"], result["parameters"]
+    per_gpu = memory["per_gpu_gib"]
+    request = result["request"]
+    share = 100 * count["trainable"] / count["total"]
+    blocks = [
+        f"Model    {result['model']['id']}, trains {count['trainable']:,} of {count['total']:,} parameters "
+        f"({share:.3g} %)\n"
+        f"Plan     {_explicit(plan)}\n"
+        f"Batch    {plan['micro_batch_size']} x {plan['gradient_accumulation_steps']} x "
+        f"{plan['data_parallel']} = {plan['global_batch_size']} sequences of {plan['seq_len']} tokens a step\n"
+        f"GPUs     {plan['nodes']} x {plan['gpus_per_node']} {request['gpu']}",
+        f"GiB per GPU at the {memory['moment']}\n" + table(_term_rows(per_gpu)),
+        _verdict(memory),
+    ]
+    if memory.get("stages"):
+        blocks.append("GiB per GPU by pipeline stage\n" + table(_stage_rows(memory["stages"])))
+    blocks.append(_time_text(result["time"]))
+    if memory.get("notes"):
+        blocks.append("\n".join(_wrap(f"- {note}") for note in memory["notes"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _explicit(plan: Mapping[str, Any]) -> str:
+    """The plan in the words of its flags."""
+    known = {name: plan[name] for name in Plan.__dataclass_fields__ if name in plan}
+    spread = describe(Plan(**{**known, "lora_targets": tuple(plan["lora_targets"])}))
+    extra = [plan["precision"], f"{plan['param_dtype']} trainables", plan["optimizer"], plan["attention"]]
+    extra += [word for word in ("liger", "packing") if plan[word]]
+    if plan["master_weights"]:
+        extra.append("fp32 masters")
+    if plan["loss"] != "stock":
+        extra.append(f"{plan['loss']} loss")
+    return f"{plan['method']}, {spread}; {', '.join(extra)}"
+
+
+def _term_rows(per_gpu: Mapping[str, float]) -> list[list[str]]:
+    kept = [name for name in (*TERMS, "overhead") if per_gpu[name] >= 0.005]
+    rows = [[name, f"{per_gpu[name]:8.2f}", MEANINGS[name]] for name in kept]
+    total = [
+        "total",
+        f"{per_gpu['total']:8.2f}",
+        f"likely between {per_gpu['low']:.1f} and {per_gpu['high']:.1f}",
+    ]
+    return [["term", "     GiB", "what"], *rows, total]
+
+
+MEANINGS = {
+    "weights": "what the model is held in",
+    "gradients": "of what trains",
+    "optimizer": "states and fp32 masters",
+    "activations": "kept for backward",
+    "logits": "output head and loss",
+    "reference": "frozen copies: reference, critic, teacher",
+    "rollout": "generation engine",
+    "buffers": "gathered layers, reductions",
+    "overhead": "CUDA context, NCCL, fragmentation",
+}
+
+
+def _verdict(memory: Mapping[str, Any]) -> str:
+    total, capacity = memory["per_gpu_gib"]["total"], memory["capacity_gib"]
+    words = {"fits": "it fits", "tight": "tight: the high end is above that", "no": "it does not fit"}
+    lines = [f"{total:.1f} of {capacity:.1f} GiB a GPU: {words[memory['fits']]}"]
+    if memory["host_gib"]:
+        lines.append(f"{memory['host_gib']:.0f} GiB of host memory a node")
+    if memory["nvme_gib"]:
+        lines.append(f"{memory['nvme_gib']:.0f} GiB of NVMe a node")
+    return "\n".join(lines)
+
+
+def _stage_rows(stages: Sequence[Mapping[str, float]]) -> list[list[str]]:
+    names = ("state", "activations", "logits", "buffers", "overhead", "total")
+    rows = [[str(index), *(f"{stage[name]:.1f}" for name in names)] for index, stage in enumerate(stages)]
+    return [["stage", *names], *rows]
+
+
+def _time_text(time: Mapping[str, Any] | None) -> str:
+    if not time or time.get("tokens_per_second") is None:
+        return f"Time     not estimated: {(time or {}).get('reason', 'unknown')}"
+    lines = [f"Time     {time['tokens_per_second']:,.0f} tokens a second over all GPUs"]
+    if time["hours"] is not None:
+        cost = "" if time["cost"] is None else f", {time['cost']:,.2f} USD"
+        lines.append(
+            f"{time['hours']:.3g} hours ({time['low']:.2g} to {time['high']:.2g}), "
+            f"{time['gpu_hours']:.3g} GPU hours{cost}"
+        )
+    if time.get("reason"):
+        lines.append(time["reason"] + ("; --samples N gives hours" if time["hours"] is None else ""))
+    return "\n         ".join(lines)
