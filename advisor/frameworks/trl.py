@@ -581,6 +581,8 @@ def _distributed_type(plan: Plan) -> str:
 
 
 def data_need(plan: Plan) -> DataNeed:
+    if plan.method == "gkd":  # the student answers the prompt itself, so prompts must stand apart
+        return DataNeed(("prompt-completion",))
     return DataNeed(READS[data_kind(plan.method)])
 
 

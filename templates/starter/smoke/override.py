@@ -28,8 +28,9 @@ def main() -> int:
             place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
         before = place.get(last, "(not set)")
         if drop:
-            place.pop(last, None)
-            print(f"override: {dotted}: {before} -> (removed)")
+            if last in place:
+                del place[last]
+                print(f"override: {dotted}: {before} -> (removed)")
         else:
             place[last] = yaml.safe_load(text)
             if place[last] != before:

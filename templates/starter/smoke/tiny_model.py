@@ -14,6 +14,7 @@ only shows whether the framework, your configuration and your data fit together.
     --family NAME          whose special tokens and chat format to use, when config.json does not tell
                            (a DeepSeek distillation of a Llama has the config.json of a Llama)
     --seq-class            a model with one score as its output: a reward model or a critic
+    --seed N               of the random weights; a teacher must not be the student (default 20)
 
 Kept: the architecture (kinds of attention, experts, tied embeddings, biases, position scaling). Made
 small: every width, the number of layers, heads, experts and words. Dropped: quantization and extra
@@ -615,11 +616,11 @@ def model_class(config: Any, seq_class: bool) -> Any:
     return text if type(config) in text._model_mapping else transformers.AutoModelForImageTextToText
 
 
-def build_model(config: Any, seq_class: bool) -> Any:
+def build_model(config: Any, seq_class: bool, seed: int) -> Any:
     """The model with random weights, the same on every run."""
     import torch
 
-    torch.manual_seed(20)
+    torch.manual_seed(seed)
     kind = model_class(config, seq_class)
     if seq_class:
         if type(config) not in kind._model_mapping:
@@ -662,7 +663,7 @@ def make(config: Config, out: Path, args: argparse.Namespace) -> Config:
     tokenizer = AutoTokenizer.from_pretrained(out)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = build_model(tiny_config(config, tokenizer), args.seq_class)
+    model = build_model(tiny_config(config, tokenizer), args.seq_class, args.seed)
     save_model(model, tokenizer, out)
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -679,6 +680,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tokenizer-from", help="folder of a real tokenizer to copy")
     parser.add_argument("--family", choices=sorted(FAMILIES), help="special tokens and chat format")
     parser.add_argument("--seq-class", action="store_true", help="one score as output")
+    parser.add_argument("--seed", type=int, default=20, help="of the random weights: a teacher takes another")
     args = parser.parse_args(argv)
     if not args.rows and not args.tokenizer_from:
         parser.error("give --rows or --tokenizer-from")
