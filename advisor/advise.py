@@ -17,8 +17,8 @@ from advisor.estimate.types import MemoryEstimate, ParameterCounts, TimeEstimate
 from advisor.plan import Plan
 from advisor.planner.explain import plan_reasons
 from advisor.planner.search import Candidate, Found, Searcher, describe
-from advisor.resolve import Resolved, resolve
 from advisor.request import Request, parse_request
+from advisor.resolve import Resolved, resolve
 from advisor.rules import (
     FrameworkRules,
     Policy,

@@ -90,9 +90,9 @@ def _smaller_model(asked: Mapping[str, Any], resolved: Resolved) -> Iterator[Cha
     publisher = resolved.model.id.split("/")[0].lower()
     total = resolved.model.total_parameters
     siblings = [
-        row
+        (row["total"] or 0, row["id"])
         for row in model_summaries()
         if row["id"].split("/")[0].lower() == publisher and 0 < (row["total"] or 0) < total
     ]
-    for row in sorted(siblings, key=lambda row: (-row["total"], row["id"]))[:6]:
-        yield Change(f"the smaller {row['id']}", {**asked, "model": row["id"]})
+    for _, name in sorted(siblings, key=lambda sibling: (-sibling[0], sibling[1]))[:6]:
+        yield Change(f"the smaller {name}", {**asked, "model": name})

@@ -190,7 +190,13 @@ class Plan:
 
 
 _GENERATION_FIELDS = ("prompt_len", "response_len")
-_ROLLOUT_FIELDS = ("generations", "rollout_engine", "rollout_tensor_parallel", "rollout_memory_fraction", "rollout_sleep")
+_ROLLOUT_FIELDS = (
+    "generations",
+    "rollout_engine",
+    "rollout_tensor_parallel",
+    "rollout_memory_fraction",
+    "rollout_sleep",
+)
 _LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 _NO_BETA = ("cpt", "sft", "rm", "gkd")
 _DEFAULT = Plan()

@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import yaml
@@ -121,7 +121,7 @@ def _finalize(quote: Callable[[Any], str]) -> Callable[[Any], Any]:
     return finalize
 
 
-@lru_cache(maxsize=None)
+@cache
 def environment(language: str) -> Environment:
     if language not in QUOTERS:
         raise ValueError(f"no quoting is defined for .{language} files")

@@ -24,7 +24,7 @@ def _ask(
     group: str, text: str, *, question: str = "", default: Any = None, flag: str = "", **limits: Any
 ) -> Any:
     """A field of the table. `question`: what the wizard asks; empty: only on demand. `flag`: another flag form."""
-    extra = {"group": group, "question": question, "flag": flag}
+    extra: dict[str, Any] = {"group": group, "question": question, "flag": flag}
     return Field(default=default, description=text, json_schema_extra=extra, **limits)
 
 

@@ -43,7 +43,7 @@ def new(
     if asks:
         from advisor.cli.wizard import ask
 
-        raw = ask(raw)
+        raw = ask(raw, required_only=answers is not None)
         request = parse_request(raw)
     _complete(request)
     target = _target(directory, request)
@@ -96,7 +96,7 @@ def _emit(
     if dry_run:
         click.echo(tree_and_diff(target, files))
         return 0
-    if asks and not click.confirm(f"Write {len(files)} files to {target}?", default=True, err=True):
+    if asks and not _agrees(len(files), target):
         say("nothing was written", quiet=quiet)
         return 0
     write_starter(target, files, force=force)
@@ -104,3 +104,9 @@ def _emit(
     say(f"  cd {target} && pip install -r requirements.txt && ./smoke.sh && ./run.sh", quiet=quiet)
     click.echo(str(target))
     return 0
+
+
+def _agrees(count: int, target: Path) -> bool:
+    from advisor.cli.wizard import confirm_write
+
+    return confirm_write(count, target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import cast
 
@@ -20,7 +20,7 @@ MODULES = {
 NAMES = tuple(MODULES)
 
 
-@lru_cache(maxsize=None)
+@cache
 def framework(name: str) -> Framework:
     """The module of one framework. Raises KeyError for an unknown name (input is checked earlier)."""
     return cast(Framework, import_module(MODULES[name]))

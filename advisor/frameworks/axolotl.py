@@ -758,7 +758,6 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "imports": plan.method == "kto" or plan.online,
         "row_files": [job.data_path, *(["chat_rows.py"] if plan.method == "kto" else [])],
         "trackers": [switch for switch, _ in TRACKERS.values()],
-        "sharded_checkpoint": _state_dict(plan, job) == "SHARDED_STATE_DICT",
         "batch": _smoke_batch(plan),
         "scorers": json.dumps([*scorers, "smoke/work/scorer.v1"]),
     }

@@ -22,7 +22,13 @@ from advisor.errors import CannotExpress
 from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
 
-ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "ABSENT"})()
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Any = _Absent()
 """In a Choice case: the key must not be there. From a Derived: the key is not written."""
 
 

@@ -14,6 +14,7 @@ from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind
 from advisor.frameworks.table import (
     ABSENT,
     LIST,
+    REPO,
     Case,
     Choice,
     Const,
@@ -21,7 +22,6 @@ from advisor.frameworks.table import (
     Job,
     Key,
     Rendered,
-    REPO,
     Table,
     mapped,
 )
@@ -456,7 +456,11 @@ TABLE = Table(
         Key("gpus_per_node", "gpus_per_node", "", document=REPO),
         Const("machine_rank", 0, "run.sh sets it on every machine", document="accelerate"),
         Const(
-            "main_process_ip", "127.0.0.1", "run.sh sets it: the first node", "accelerate", when=_several_nodes
+            "main_process_ip",
+            "127.0.0.1",
+            "run.sh sets it: the first node",
+            "accelerate",
+            when=_several_nodes,
         ),
         Const("main_process_port", 29500, "run.sh sets it", document="accelerate", when=_several_nodes),
         Const("main_training_function", "main", "", document="accelerate"),

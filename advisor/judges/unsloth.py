@@ -259,14 +259,39 @@ class _Call:
     """Keywords with computed values."""
     hidden: bool
     """Whether positional arguments or ** hide something."""
+    repeated: list[str] = dataclasses.field(default_factory=list)
+    """Keywords that are given twice."""
 
 
-def _read_call(name: str, call: ast.Call, positional: int = 0) -> _Call:
-    read = _Call(name, call.lineno, {}, [], len(call.args) > positional)
+Settings = dict[str, list[ast.keyword]]
+
+
+def _settings(tree: ast.Module) -> Settings:
+    """NAME -> keywords of `NAME = dict(key=value, ...)` at the top of a script, given to a call as **NAME."""
+    found: Settings = {}
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            continue
+        call, targets = node.value, [target.id for target in node.targets if isinstance(target, ast.Name)]
+        if isinstance(call.func, ast.Name) and call.func.id == "dict" and not call.args:
+            found |= dict.fromkeys(targets, call.keywords)
+    return found
+
+
+def _keywords(call: ast.Call, settings: Settings) -> Iterator[ast.keyword]:
     for keyword in call.keywords:
+        name = keyword.value.id if keyword.arg is None and isinstance(keyword.value, ast.Name) else ""
+        yield from settings.get(name, [keyword])
+
+
+def _read_call(name: str, call: ast.Call, settings: Settings, positional: int = 0) -> _Call:
+    read = _Call(name, call.lineno, {}, [], len(call.args) > positional)
+    for keyword in _keywords(call, settings):
         if keyword.arg is None:
             read.hidden = True
             continue
+        if keyword.arg in (*read.values, *read.others):
+            read.repeated.append(keyword.arg)
         known, value = _literal(keyword.value)
         if known:
             read.values[keyword.arg] = value
@@ -366,6 +391,7 @@ def _config_problems(call: _Call, cls: type, world_size: int) -> Iterator[str]:
     if call.hidden:
         yield "only literal keyword arguments can be judged"
         return
+    yield from (f"'{key}' is given twice" for key in call.repeated)
     added = (*ADDED_FIELDS[""], *ADDED_FIELDS.get(call.name, ()))
     hints = _hints(cls)
     unknown = [key for key in (*call.values, *call.others) if key not in hints and key not in added]
@@ -493,13 +519,14 @@ def _classes(tree: ast.Module, problems: list[str]) -> dict[str, Any]:
 
 
 def _loader_calls(tree: ast.Module) -> Iterator[tuple[str, _Call]]:
+    settings = _settings(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = node.func.value
             if isinstance(owner, ast.Name) and owner.id in LOADERS:
                 positional = 1 if node.func.attr == "get_peft_model" else 0
                 if node.func.attr in ("from_pretrained", "get_peft_model"):
-                    yield owner.id, _read_call(node.func.attr, node, positional)
+                    yield owner.id, _read_call(node.func.attr, node, settings, positional)
 
 
 def _judge_loaders(tree: ast.Module, world_size: int) -> tuple[_Call | None, list[str]]:
@@ -517,6 +544,7 @@ def _judge_loaders(tree: ast.Module, world_size: int) -> tuple[_Call | None, lis
         found = list(_signature_problems(call, signature, LOADER_EXTRAS if loading else lora))
         if call.hidden:
             found.append("only keyword arguments can be judged")
+        found += [f"'{key}' is given twice" for key in call.repeated]
         found += _load_problems(call, signature, world_size) if loading else _adapter_problems(call, load)
         problems += [f"line {call.line}: {call.name}: {problem}" for problem in found]
     return load, problems
@@ -550,7 +578,7 @@ def judge_script(path: Path, *, world_size: int) -> list[str]:
             continue
         if name.endswith("Config") and issubclass(cls, TrainingArguments):
             judged += 1
-            call = _read_call(name, node)
+            call = _read_call(name, node, _settings(tree))
             checks = [*_config_problems(call, cls, world_size), *_training_problems(call, load, world_size)]
             problems += [f"line {node.lineno}: {name}: {problem}" for problem in checks]
         elif name.endswith("Trainer"):

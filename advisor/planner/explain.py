@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from advisor.estimate.types import MemoryEstimate
 from advisor.plan import Plan
@@ -11,7 +11,8 @@ from advisor.resolve import Resolved
 from advisor.rules import Reason
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Choice:
     id: str
     chosen: Callable[[Plan], bool]
     because: Callable[[Plan, MemoryEstimate, Resolved], str]

@@ -9,7 +9,6 @@ from typing import Any
 from advisor.estimate.memory import estimate_memory
 from advisor.estimate.time import seconds_per_step
 from advisor.estimate.types import MemoryEstimate
-from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
 from advisor.planner.legality import TABLE, is_legal
 from advisor.planner.space import Skeleton, hf_layouts, megatron_layouts, rollouts, skeletons, squeezes
@@ -27,11 +26,11 @@ from advisor.rules.implied import implied_values
 
 PLANNED = frozenset(
     """method tuning quantization precision lora_rank lora_targets seq_len micro_batch_size
-    gradient_accumulation_steps epochs learning_rate nodes gpus_per_node backend zero_stage fsdp offload
-    tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers pipeline_last_layers
-    expert_parallel expert_tensor_parallel context_parallel gradient_checkpointing recompute attention liger
-    prompt_len response_len generations rollout_engine rollout_tensor_parallel rollout_memory_fraction
-    optimizer""".split()
+    gradient_accumulation_steps epochs learning_rate nodes gpus_per_node backend zero_stage fsdp
+    offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
+    pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel
+    gradient_checkpointing recompute attention liger prompt_len response_len generations
+    rollout_engine rollout_tensor_parallel rollout_memory_fraction optimizer""".split()
 )
 """Fields the search decides; a framework's habits decide the rest."""
 
@@ -231,7 +230,8 @@ class Searcher:
                 self.resolved.model, plan, self.resolved.cluster, all_stages=False
             )
             step = seconds_per_step(self.resolved.model, plan, self.resolved.cluster)
-            self._seconds[plan] = step / plan.global_batch_size
+            # A card without a known speed: plans are then told apart by how simple they are.
+            self._seconds[plan] = (step or 1.0) / plan.global_batch_size
         return Candidate(plan, self._memory[plan], self._seconds[plan])
 
     def _no_layout(self, rules: FrameworkRules, skeleton: Skeleton) -> list[Reason]:
@@ -290,10 +290,11 @@ def _about_layout(rules: FrameworkRules, reason: Reason) -> bool:
 
 
 LAYOUT_FIELDS = frozenset(
-    """zero_stage fsdp offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
-    pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel gradient_checkpointing recompute
-    attention liger loss param_dtype master_weights rollout_engine rollout_tensor_parallel
-    rollout_memory_fraction lora_dropout micro_batch_size""".split()
+    """zero_stage fsdp offload tensor_parallel sequence_parallel pipeline_parallel
+    pipeline_first_layers pipeline_last_layers expert_parallel expert_tensor_parallel
+    context_parallel gradient_checkpointing recompute attention liger loss param_dtype
+    master_weights rollout_engine rollout_tensor_parallel rollout_memory_fraction lora_dropout
+    micro_batch_size""".split()
 )
 
 
@@ -311,7 +312,9 @@ def _too_big(closest: Candidate) -> Reason:
             f"{memory.host_capacity_gib:.0f} GiB are there"
         )
     else:
-        text = f"{lead} {memory.nvme_gib:.0f} GiB of NVMe a node; {memory.nvme_capacity_gib:.0f} GiB are there"
+        text = (
+            f"{lead} {memory.nvme_gib:.0f} GiB of NVMe a node; {memory.nvme_capacity_gib:.0f} GiB are there"
+        )
     return Reason("planner.memory", "refuse", text, "advisor/estimate/memory.py")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from advisor.advise import Advice, Ranked, Rejected
@@ -139,7 +140,7 @@ def show_estimate(result: Mapping[str, Any]) -> str:
         f"({share:.3g} %)\n"
         f"Plan     {_explicit(plan)}\n"
         f"Batch    {plan['micro_batch_size']} x {plan['gradient_accumulation_steps']} x "
-        f"{plan['data_parallel']} = {plan['global_batch_size']} sequences of {plan['seq_len']} tokens a step\n"
+        f"{plan['data_parallel']} = {plan['global_batch_size']} samples of {plan['seq_len']} tokens a step\n"
         f"GPUs     {plan['nodes']} x {plan['gpus_per_node']} {request['gpu']}",
         f"GiB per GPU at the {memory['moment']}\n" + table(_term_rows(per_gpu)),
         _verdict(memory),
@@ -155,7 +156,7 @@ def show_estimate(result: Mapping[str, Any]) -> str:
 def _explicit(plan: Mapping[str, Any]) -> str:
     """The plan in the words of its flags."""
     known = {name: plan[name] for name in Plan.__dataclass_fields__ if name in plan}
-    spread = describe(Plan(**{**known, "lora_targets": tuple(plan["lora_targets"])}))
+    spread = describe(replace(Plan(), **known))
     extra = [plan["precision"], f"{plan['param_dtype']} trainables", plan["optimizer"], plan["attention"]]
     extra += [word for word in ("liger", "packing") if plan[word]]
     if plan["master_weights"]:

@@ -1,6 +1,6 @@
 """Runs inside a framework's environment: judges a JSON list of files in one process, prints a JSON object.
 
-    python judge_many.py JUDGE.py < work.json
+python judge_many.py JUDGE.py < work.json
 """
 
 import importlib.util

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def data_for(method: str) -> str:
     return str(DATA / name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def environment(name: str) -> Path:
     """Python of a framework's environment, built when it is not there yet."""
     run = subprocess.run(
@@ -74,7 +74,11 @@ def judge_all(name: str, repos: Sequence[Path]) -> dict[str, list[str]]:
     work: list[dict[str, Any]] = []
     for repo in repos:
         advice = json.loads((repo / "advice.json").read_text("utf-8"))
-        files = [path for role in ("config", "accelerate", "deepspeed", "fsdp") for path in advice["files"].get(role, [])]
+        files = [
+            path
+            for role in ("config", "accelerate", "deepspeed", "fsdp")
+            for path in advice["files"].get(role, [])
+        ]
         work += [
             {
                 "path": str(repo / path),

@@ -79,7 +79,7 @@ def _smoke(cell: dict[str, Any], tmp_path: Path) -> tuple[int, str]:
     folder = tmp_path / "starter"
     advice = starter(folder, answers)
     assert advice.best is not None, [row.as_dict() for row in advice.rejected]
-    before = {path for path in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     code, output = smoke(folder, cell["framework"])
     outside = [path for path in tmp_path.rglob("*") if path not in before and folder not in path.parents]
     assert not outside, f"smoke.sh wrote outside its repo: {outside}"
