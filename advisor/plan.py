@@ -103,7 +103,8 @@ class Plan:
     fsdp: bool = False
     """Sharding by PyTorch FSDP2 instead of DeepSpeed; implies zero_stage 3."""
     offload: str = "none"
-    """What moves to host memory: `none`, `optimizer` (states and step), `all` (weights too), `nvme` (states and weights to disk)."""
+    """What moves to host memory: `none`, `optimizer` (states and step), `all` (weights too), `nvme` (states and
+    weights to disk)."""
     tensor_parallel: int = 1
     """Ranks that slice every matrix."""
     sequence_parallel: bool = False
