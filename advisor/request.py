@@ -177,11 +177,33 @@ def _first_fault(error: ValidationError) -> InputError:
     if fault["type"] == "extra_forbidden":
         return InputError(name, f"no such field{_close(name)}")
     given = fault.get("input")
-    return InputError(name, f"{given!r} will not do: {_plain(fault['msg'])}")
+    return InputError(
+        name, f"{given!r} will not do: {_wanted(fault['type'], fault.get('ctx', {}), fault['msg'])}"
+    )
 
 
-def _plain(message: str) -> str:
-    return message[:1].lower() + message[1:]
+_WANTED = {
+    "int_parsing": "give a whole number",
+    "int_type": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_parsing": "give a number",
+    "float_type": "give a number",
+    "bool_parsing": "give true or false",
+    "bool_type": "give true or false",
+    "string_type": "give text",
+    "tuple_type": "give a list",
+    "literal_error": "choose {expected}",
+    "greater_than": "give more than {gt}",
+    "greater_than_equal": "give at least {ge}",
+    "less_than": "give less than {lt}",
+    "less_than_equal": "give at most {le}",
+}
+"""Pydantic's kind of error -> what works instead."""
+
+
+def _wanted(kind: str, context: Mapping[str, Any], message: str) -> str:
+    shape = _WANTED.get(kind)
+    return shape.format(**context).replace("'", "") if shape else message[:1].lower() + message[1:]
 
 
 def _close(name: str) -> str:

@@ -101,12 +101,20 @@ def _method(filling: _Filling, datasets: tuple[Dataset, ...]) -> None:
         served = methods_served(datasets[0]) if datasets else ()
         if not served:
             raise InputError("method", "not given, and the data does not tell; pass --method")
-        first = "grpo" if "grpo" in served and "sft" not in served else served[0]
-        filling.put("method", first, f"from the data: {datasets[0].format} rows")
+        filling.put("method", usual_method(served), f"from the data: {datasets[0].format} rows")
     for dataset in datasets:
         problem = mismatch(dataset, filling["method"])
         if problem:
             raise InputError("data", problem)
+
+
+USUAL_METHODS = ("sft", "dpo", "grpo")
+"""What most people train on data that serves several methods."""
+
+
+def usual_method(served: tuple[str, ...]) -> str:
+    """The method to take when the data alone decides."""
+    return next((method for method in USUAL_METHODS if method in served), served[0])
 
 
 def _cluster(filling: _Filling) -> ClusterFacts:

@@ -21,7 +21,7 @@ from advisor.facts.gpus import gpu_summaries, load_gpu
 from advisor.facts.models import load_model, model_summaries
 from advisor.plan import METHODS, ONLINE_RL
 from advisor.request import parse_request
-from advisor.resolve import REQUIRED, resolve
+from advisor.resolve import REQUIRED, resolve, usual_method
 
 EXPLAIN = "?"
 TUNINGS = ("auto", "full", "freeze", "lora", "dora", "qlora")
@@ -88,7 +88,7 @@ def _models() -> list[str]:
 
 
 def _method(s: _Session) -> None:
-    served: Sequence[str] = METHODS
+    served: tuple[str, ...] = METHODS
     path = s.values.get("data")
     if path and not s.skips("method"):
         dataset = inspect(path[0] if isinstance(path, (tuple, list)) else path, s.values.get("data_format"))
@@ -98,8 +98,7 @@ def _method(s: _Session) -> None:
         if dataset.local:
             bad = f", {len(dataset.bad_rows)} rows are left out" if dataset.bad_rows else ""
             click.echo(f"  {dataset.rows} rows of {dataset.format}{bad}; methods they can train are offered")
-    default = "grpo" if "grpo" in served and "sft" not in served else served[0]
-    s.choose("method", "What do you want to train?", served, default="sft" if "sft" in served else default)
+    s.choose("method", "What do you want to train?", served, default=usual_method(served))
 
 
 def _gpus(s: _Session) -> None:
@@ -200,9 +199,9 @@ class _Session:
             if answer == EXPLAIN:
                 click.echo("\n\n".join(_meaning(option, "") for option in options))
                 continue
+            if answer in ("none", "auto"):  # the default stays open, as without the flag
+                return
             if self._takes(field, answer, "", None):
-                if answer in ("none", "auto"):  # the default stays a default
-                    del self.values[field]
                 return
 
     def _takes(self, field: str, answer: str, default: str, check: Check | None) -> bool:

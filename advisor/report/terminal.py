@@ -19,12 +19,14 @@ SHOWN_REASONS = 6
 
 def show(advice: Advice, *, verbose: bool) -> str:
     """The whole advice: what was understood, the ranking, why, why not the others, what would be feasible."""
-    blocks = [_asked(advice)]
+    blocks = [_asked(advice, verbose)]
     if advice.ranking:
         blocks.append(_ranking(advice.ranking))
         blocks.append(_best(advice.ranking[0], verbose))
     else:
-        blocks.append("Nothing fits: none of the six frameworks can run this request as it stands.")
+        who = advice.resolved.request.framework or "none of the six frameworks"
+        blocks.append(f"Nothing fits: {who} can{'not' if advice.resolved.request.framework else ''} run this "
+                      "request as it stands.")  # fmt: skip
     if advice.rejected:
         blocks.append(_rejected(advice.rejected, verbose))
     if advice.alternatives:
@@ -39,7 +41,7 @@ def show(advice: Advice, *, verbose: bool) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _asked(advice: Advice) -> str:
+def _asked(advice: Advice, verbose: bool) -> str:
     resolved = advice.resolved
     model, cluster, request = resolved.model, resolved.cluster, resolved.request
     active = model.active_parameters
@@ -56,13 +58,27 @@ def _asked(advice: Advice) -> str:
     for dataset in resolved.datasets:
         rows = f"{dataset.rows} rows of {dataset.format}" if dataset.local else "on a hub, not read"
         lines.append(f"Data     {dataset.path} ({rows})")
-    defaults = [f"{name} ({origin})" for name, origin in resolved.origins.items()]
+    values = request.given()
+    defaults = [
+        f"{name} {values.get(name)}{_origin(origin, verbose)}" for name, origin in resolved.origins.items()
+    ]
     lines.append(_wrap("Assumed  " + "; ".join(defaults), "         "))
     return "\n".join(lines)
 
 
+def _origin(origin: str, verbose: bool) -> str:
+    """Where a default came from; in short, only where it is more than "a default"."""
+    if verbose:
+        return f" ({origin})"
+    kind, _, text = origin.partition(":")
+    short = text.strip() if kind in ("default", "catalog") else origin
+    if (kind in ("default", "assumed") and not short) or origin == "assumed" or len(short) > 48:
+        return ""
+    return f" ({short})"
+
+
 def _ranking(rows: Sequence[Ranked]) -> str:
-    head = ("", "framework", "score", "plan", "GiB per GPU", "hours")
+    head = ("", "framework", "score", "plan", "GiB per GPU", "time")
     body = [
         (
             str(place),
@@ -70,11 +86,20 @@ def _ranking(rows: Sequence[Ranked]) -> str:
             f"{row.score:.1f}",
             describe(row.plan),
             f"{row.memory.total:.1f} of {row.memory.capacity_gib:.1f}, {row.memory.fits}",
-            "-" if row.time.hours is None else f"{row.time.hours:.2g}",
+            "-" if row.time.hours is None else duration(row.time.hours),
         )
         for place, row in enumerate(rows, 1)
     ]
     return table([head, *body])
+
+
+def duration(hours: float) -> str:
+    """In the unit that people would say."""
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else "< 1 min"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -93,11 +118,12 @@ def _best(row: Ranked, verbose: bool) -> str:
     lines = [
         f"{row.title} {row.version}: trains {count.trainable:,} of {count.total:,} parameters "
         f"({share:.3g} %)",
-        f"Memory peaks at the {row.memory.moment}: {_terms(row)}",
-        *(_wrap(_reason(reason)) for reason in shown),
+        _wrap(f"Memory peaks at the {row.memory.moment}: {_terms(row)}"),
+        *(_wrap(_reason(reason, verbose)) for reason in shown),
     ]
-    if len(row.reasons) > len(shown):
-        lines.append(f"({len(row.reasons) - len(shown)} more reasons with --verbose)")
+    if not verbose:
+        more = len(row.reasons) - len(shown)
+        lines.append(f"({f'{more} more reasons and the' if more else 'The'} sources: --verbose)")
     return "\n".join(lines)
 
 
@@ -111,16 +137,21 @@ def _terms(row: Ranked) -> str:
 
 
 def _rejected(rows: Sequence[Rejected], verbose: bool) -> str:
-    lines = ["Not these"]
+    """Frameworks refused for the same reasons share a line."""
+    groups: dict[tuple[tuple[Reason, ...], tuple[str, ...]], list[str]] = {}
     for row in rows:
         reasons = row.reasons if verbose else row.reasons[:1]
-        lines += [_wrap(f"{row.framework} {row.version}: {_reason(reason)[2:]}") for reason in reasons]
-        lines += [_wrap(f"    would do with: {flip}") for flip in row.flips]
+        groups.setdefault((reasons, row.flips), []).append(f"{row.framework} {row.version}")
+    lines = ["Not these"]
+    for (reasons, flips), names in groups.items():
+        lines += [_wrap(f"{', '.join(names)}: {_reason(reason, verbose)[2:]}") for reason in reasons]
+        lines += [_wrap(f"    would do with: {flip}", "      ") for flip in flips]
     return "\n".join(lines)
 
 
-def _reason(reason: Reason) -> str:
-    return f"- {reason.because} [{reason.rule}; {reason.source}]"
+def _reason(reason: Reason, verbose: bool) -> str:
+    source = f"; {reason.source}" if verbose else ""
+    return f"- {reason.because} [{reason.rule}{source}]"
 
 
 def _wrap(text: str, indent: str = "  ") -> str:
