@@ -10,7 +10,7 @@ from advisor.estimate.memory import estimate_memory
 from advisor.estimate.time import seconds_per_step
 from advisor.estimate.types import MemoryEstimate
 from advisor.plan import Plan
-from advisor.planner.legality import TABLE, is_legal
+from advisor.planner.legality import illegal, is_legal
 from advisor.planner.space import Skeleton, hf_layouts, megatron_layouts, rollouts, skeletons, squeezes
 from advisor.resolve import Resolved
 from advisor.rules import (
@@ -37,6 +37,8 @@ PLANNED = frozenset(
 MOST_MICRO_BATCH = 16
 TOKENS_PER_PASS = 32768
 """A pass of more tokens than this no longer makes matrices more efficient."""
+MEGATRON_MARGIN = 1.3
+"""How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
 CANDIDATES_JUDGED = 12
 """How many of the best plans are put to the framework's expression limits before giving up."""
 
@@ -179,6 +181,8 @@ class Searcher:
 
     def _settle(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Plan | None:
         """The plan with the framework's habits; None when it is illegal or refused."""
+        if plan.data_parallel == 0:
+            return None
         plan = replace(plan, **self._implied(rules, plan, pins)).normalised()
         plan = self._batch(plan, plan.micro_batch_size, pins)
         if not is_legal(plan, self.resolved.model) or cheap_refusals(rules, plan):
@@ -238,11 +242,10 @@ class Searcher:
         """Why no layout of an open cell is left: broken divisibility, or layouts the framework lacks."""
         reasons: dict[Reason, None] = {}
         for plan in self._backends(rules, skeleton):
-            for layout in self._layouts(rules, plan, skeleton.pins):
-                for row in TABLE:
-                    text = row.broken(layout, self.resolved.model)
-                    if text:
-                        reasons[Reason(row.id, "refuse", text, row.source)] = None
+            as_pinned = replace(plan, **skeleton.pins)
+            for layout in (as_pinned, *self._layouts(rules, plan, skeleton.pins)):
+                for row, text in illegal(layout, self.resolved.model):
+                    reasons[Reason(row.id, "refuse", text, row.source)] = None
                 reasons.update(dict.fromkeys(cheap_refusals(rules, layout)))
         if not reasons:
             reasons[
@@ -256,12 +259,15 @@ def _agrees(shape: Mapping[str, Any], pins: Mapping[str, Any]) -> bool:
 
 
 def _order(candidate: Candidate) -> tuple[Any, ...]:
-    """Fitting before tight before not; then time to within 2 %, then the simpler plan."""
+    """Fitting before tight before not; then time to within 2 %, then the simpler plan.
+
+    Megatron's kernels must be built for the machine: it is chosen where it is needed or clearly faster.
+    """
     plan, memory = candidate.plan, candidate.memory
     rank = ("fits", "tight", "no").index(memory.fits)
     if rank == 2:
         return (rank, memory.excess, 0.0, ())
-    coarse = round(_log(candidate.seconds) / 0.02)
+    coarse = round(_log(candidate.seconds * (MEGATRON_MARGIN if plan.backend == "megatron" else 1.0)) / 0.02)
     return (rank, coarse, 0.0, _complexity(plan), memory.total)
 
 

@@ -1,0 +1,124 @@
+"""The search: pruning loses nothing, pins are kept, and more never hurts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advisor.frameworks import NAMES
+from advisor.planner.search import Found, Searcher
+from advisor.planner.space import skeletons, squeezes
+from advisor.request import parse_request
+from advisor.resolve import Resolved, resolve
+from advisor.rules import cheap_refusals, limit_refusals, load_framework
+
+
+def resolved(**answers: Any) -> Resolved:
+    return resolve(parse_request({"model": "Qwen/Qwen3-8B", "gpu": "h100", "method": "sft", **answers}))
+
+
+def search(name: str, **answers: Any) -> Found:
+    return Searcher(resolved(**answers)).search(load_framework(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"tuning": "lora"},
+        {"tuning": "full", "gpus_per_node": 8},
+        {"tuning": "full", "model": "Qwen/Qwen3-30B-A3B", "gpus_per_node": 8, "nodes": 2},
+        {"method": "grpo", "gpus_per_node": 8},
+    ],
+)
+def test_what_is_found_is_legal_allowed_and_fits(name: str, answers: dict[str, Any]) -> None:
+    request = resolved(**answers)
+    rules = load_framework(name)
+    found = Searcher(request).search(rules)
+    if found.best is None:
+        assert found.refusals
+        return
+    plan, memory = found.best.plan, found.best.memory
+    assert plan == plan.normalised()
+    assert memory.fits in ("fits", "tight")
+    assert not cheap_refusals(rules, plan)
+    assert not limit_refusals(rules, plan, Searcher(request).facts)
+    assert plan.world_size == request.cluster.world_size
+
+
+@pytest.mark.parametrize(
+    ("flag", "field", "value"),
+    [
+        ("zero", "zero_stage", 3),
+        ("micro_batch_size", "micro_batch_size", 2),
+        ("gradient_accumulation_steps", "gradient_accumulation_steps", 7),
+        ("gradient_checkpointing", "gradient_checkpointing", True),
+        ("attention", "attention", "sdpa"),
+        ("offload", "offload", "optimizer"),
+    ],
+)
+def test_pins_are_kept(flag: str, field: str, value: Any) -> None:
+    found = search("trl", tuning="full", gpus_per_node=8, **{flag: value})
+    assert found.best is not None
+    assert getattr(found.best.plan, field) == value
+
+
+def test_an_illegal_pin_is_refused_with_the_two_numbers() -> None:
+    found = search("ms-swift", tuning="full", gpus_per_node=8, backend="megatron", tensor_parallel=3)
+    assert found.best is None
+    assert any(
+        "8 GPUs do not split into groups of TP x PP x CP = 3" in reason.because for reason in found.refusals
+    )
+
+
+def test_a_plan_that_does_not_fit_says_by_how_much() -> None:
+    found = search("trl", model="Qwen/Qwen3-32B", tuning="full")
+    assert found.best is None
+    (reason,) = [reason for reason in found.refusals if reason.rule == "planner.memory"]
+    assert "GiB" in reason.because
+    assert "are there" in reason.because
+
+
+@settings(max_examples=15, deadline=None)
+@given(memory=st.floats(16, 140), more=st.floats(0, 100), tuning=st.sampled_from(["lora", "full"]))
+def test_more_memory_never_makes_it_infeasible(memory: float, more: float, tuning: str) -> None:
+    small = search("trl", tuning=tuning, gpu_memory_gib=memory, gpus_per_node=2)
+    large = search("trl", tuning=tuning, gpu_memory_gib=memory + more, gpus_per_node=2)
+    assert small.best is None or large.best is not None
+
+
+@settings(max_examples=15, deadline=None)
+@given(length=st.sampled_from([512, 1024, 2048, 4096, 8192]))
+def test_a_shorter_sequence_never_makes_it_infeasible(length: int) -> None:
+    long = search("trl", tuning="lora", gpu="rtx-4090", seq_len=2 * length, global_batch_size=8)
+    short = search("trl", tuning="lora", gpu="rtx-4090", seq_len=length, global_batch_size=8)
+    assert long.best is None or short.best is not None
+
+
+def test_brute_force_finds_nothing_better() -> None:
+    """Every layout, squeeze and micro batch of a small space, without any early stop."""
+
+    request = resolved(tuning="full", gpus_per_node=4, model="Qwen/Qwen3-1.7B")
+    rules = load_framework("trl")
+    searcher = Searcher(request)
+    found = searcher.search(rules)
+    assert found.best is not None
+    best = found.best.seconds
+
+    for skeleton in skeletons(request):
+        for layout in searcher._layouts(rules, skeleton.plan, skeleton.pins):
+            for squeeze in squeezes(layout, skeleton.pins):
+                plan = searcher._settle(rules, replace(layout, **squeeze), skeleton.pins)
+                for size in searcher._micro_batches(plan, skeleton.pins) if plan else ():
+                    candidate = searcher._estimate(searcher._batch(plan, size, skeleton.pins))
+                    # kernels beyond the stock ones are taken only where nothing fits without
+                    if candidate.plan.liger and not found.best.plan.liger:
+                        continue
+                    if candidate.memory.fits == "fits" and not limit_refusals(
+                        rules, candidate.plan, searcher.facts
+                    ):
+                        assert candidate.seconds >= best * 0.97
