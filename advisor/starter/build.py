@@ -131,18 +131,48 @@ def _launch(module: Framework, plan: Plan, job: Job, rendered: Rendered, resolve
     environment = dict(context.get("environment", {}))
     if job.hub == "modelscope":
         environment.setdefault("USE_MODELSCOPE_HUB", "1")
+    context["environment"] = environment
     files = [
         Emitted("run.sh", "launch", render(f"{module.NAME}/run.sh.jinja", **context), True),
-        Emitted(
-            "launch/env.sh",
-            "launch",
-            render("launch/env.sh.jinja", **{**context, "environment": environment}),
-        ),
+        Emitted("launch/env.sh", "launch", render("launch/env.sh.jinja", **context)),
     ]
-    if plan.nodes > 1 or resolved.request.launcher == "slurm":
+    launcher = resolved.request.launcher
+    if launcher == "slurm" or (plan.nodes > 1 and launcher in (None, "auto")):
         template = context.get("slurm_template", "launch/slurm.sbatch.jinja")
         files.append(Emitted("launch/slurm.sbatch", "slurm", render(template, **context), True))
+    if launcher == "kubeflow":
+        files.append(
+            Emitted("launch/trainjob.yaml", "kubernetes", render("launch/trainjob.yaml.jinja", **context))
+        )
+    if launcher == "skypilot":
+        gpu = resolved.cluster.gpu
+        files.append(
+            Emitted(
+                "launch/sky.yaml",
+                "skypilot",
+                render(
+                    "launch/sky.yaml.jinja",
+                    **context,
+                    accelerators=f"{_sky_name(gpu.id)}:{plan.gpus_per_node}",
+                    disk_gb=disk_gb(resolved),
+                    prepare=needs_preparing(resolved),
+                ),
+            )
+        )
     return files
+
+
+def _sky_name(gpu: str) -> str:
+    """A catalog id as SkyPilot spells accelerators: h100-sxm -> H100, a100-sxm-80 -> A100-80GB."""
+    words = [word for word in gpu.split("-") if word not in ("sxm", "pcie", "rtx", "sxm5")]
+    name = "-".join(words).upper()
+    return {"A100-80": "A100-80GB", "A100-40": "A100", "4090": "RTX4090", "5090": "RTX5090"}.get(name, name)
+
+
+def disk_gb(resolved: Resolved) -> int:
+    """Disk for the checkpoint, its conversion, and two checkpoints of what trains; at least 256 GB."""
+    model_gb = 2 * resolved.model.total_parameters / 1e9
+    return max(256, round(model_gb * (4 if needs_preparing(resolved) else 3)))
 
 
 def _context(module: Framework, plan: Plan, job: Job, rendered: Rendered) -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""What is in a starter repo, for every framework and launcher: well-formed, self-contained, named in advice.json."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from advisor.advise import advise
+from advisor.frameworks import NAMES
+from advisor.frameworks.base import Emitted
+from advisor.request import parse_request
+from advisor.starter.build import build
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "examples" / "data"
+ROLES = {
+    "config", "script", "accelerate", "deepspeed", "fsdp", "dataset_info", "reward", "data", "launch", "smoke",
+    "slurm", "ray", "kubernetes", "skypilot", "docker", "requirements", "report", "readme", "answers",
+}  # fmt: skip
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"nodes": 2, "gpus_per_node": 8},
+    {"nodes": 2, "gpus_per_node": 8, "launcher": "kubeflow"},
+    {"nodes": 2, "gpus_per_node": 8, "launcher": "skypilot"},
+]
+
+
+@lru_cache(maxsize=None)
+def _files(name: str, number: int, method: str) -> tuple[Emitted, ...]:
+    data = DATA / ("rl.jsonl" if method == "grpo" else "sft.jsonl")
+    answers = {
+        "model": "Qwen/Qwen3-8B",
+        "gpu": "h100",
+        "method": method,
+        "data": [str(data)],
+        "framework": name,
+    }
+    answers |= SHAPES[number]
+    advice = advise(parse_request(answers))
+    assert advice.best is not None, [row.as_dict() for row in advice.rejected]
+    return tuple(build(advice, advice.best, answers))
+
+
+def cases() -> Iterator[tuple[str, int, str]]:
+    for name in NAMES:
+        for number in range(len(SHAPES)):
+            yield name, number, "sft"
+    yield "verl", 1, "grpo"
+    yield "trl", 0, "grpo"
+
+
+@pytest.mark.parametrize(("name", "number", "method"), list(cases()))
+def test_every_file_is_well_formed(name: str, number: int, method: str, tmp_path: Path) -> None:
+    scripts: list[str] = []
+    for file in _files(name, number, method):
+        path = tmp_path / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(file.text, "utf-8")
+        assert file.role in ROLES, file
+        assert file.text.endswith("\n"), file.path
+        assert "{{" not in file.text or path.suffix in (".py", ".json", ".jsonl"), file.path
+        if path.suffix in (".yaml", ".yml"):
+            assert yaml.safe_load(file.text)
+        elif path.suffix == ".json":
+            json.loads(file.text)
+        elif path.suffix == ".py":
+            ast.parse(file.text)
+        elif path.suffix in (".sh", ".sbatch"):
+            scripts.append(file.path)
+    run = subprocess.run(
+        [str(Path(sys.executable).parent / "shellcheck"), "-x", "-s", "bash", *scripts],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_advice_names_the_files(name: str) -> None:
+    files = {file.path: file for file in _files(name, 0, "sft")}
+    advice = json.loads(files["advice.json"].text)
+    listed = {path for paths in advice["files"].values() for path in paths}
+    assert listed == set(files)
+    assert set(advice["files"]) <= ROLES
+    assert advice["framework"] == name
+    assert advice["command"]
+    assert advice["files"]["config"]
+    for key in (
+        "request",
+        "model",
+        "cluster",
+        "ranking",
+        "rejected",
+        "alternatives",
+        "warnings",
+        "versions",
+        "plan",
+    ):
+        assert key in advice
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_points_outside(name: str) -> None:
+    for file in _files(name, 0, "sft"):
+        if file.role not in ("answers", "report", "readme", "data"):
+            assert str(ROOT) not in file.text, file.path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_line_of_a_configuration_says_why(name: str) -> None:
+    for file in _files(name, 0, "sft"):
+        if file.role == "config" and file.path.endswith((".yaml", ".sh")):
+            silent = [
+                line
+                for line in file.text.splitlines()
+                if line and not line.startswith((" ", "#", ")")) and "#" not in line
+            ]
+            assert not silent, (file.path, silent)
+
+
+def test_launchers_are_the_ones_asked_for() -> None:
+    def paths(number: int, name: str = "trl", method: str = "sft") -> set[str]:
+        return {file.path for file in _files(name, number, method)}
+
+    assert not {path for path in paths(0) if path.startswith("launch/") and path != "launch/env.sh"}
+    assert "launch/slurm.sbatch" in paths(1)
+    assert "launch/trainjob.yaml" in paths(2)
+    assert "launch/sky.yaml" in paths(3)
+    assert "launch/ray.sh" in paths(1, "verl", "grpo")
