@@ -306,7 +306,8 @@ def test_ctrl_c_on_a_terminal_is_130_and_writes_nothing(tmp_path: Path) -> None:
 
 def test_no_at_the_end_writes_nothing(tmp_path: Path) -> None:
     terminal = Terminal(
-        tmp_path, "new", "starter", "--framework", "trl", "--model", "Qwen/Qwen3-0.6B", "--gpu", "h100", "--method", "sft",
+        tmp_path, "new", "starter", "--framework", "trl", "--model", "Qwen/Qwen3-0.6B", "--gpu", "h100",
+        "--method", "sft",
         "--gpus-per-node", "1", "--nodes", "1", "--tuning", "lora", "--seq-len", "512", "--data", SFT,
     )  # fmt: skip
     try:
