@@ -54,7 +54,13 @@ FREE_SECTIONS = re.compile(
     r"mm_processor_kwargs\.|sampler_kwargs\.|^model\.override_config\."
 )
 # Shipped with a value of another type than these keys also take.
-ALSO_LIST = {"data.train_files", "data.val_files"}
+ALSO_LIST = {
+    "data.train_files",
+    "data.val_files",
+    "model.target_modules",
+    "actor_rollout_ref.model.target_modules",
+    "critic.model.target_modules",
+}
 ALSO_NULL = {"data.val_files", "data.seed"}
 ALSO_TEXT = {"trainer.save_freq", "trainer.test_freq"}
 STUB = """#!/bin/sh
