@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor.errors import InputError
-from advisor.plan import ADAPTER_TUNINGS, Plan
+from advisor.plan import Plan
 from advisor.planner.legality import illegal, stage_layers
 from advisor.planner.space import lora_targets, pinned, rollouts, tunings
 from advisor.request import PINS, Request, parse_request
@@ -106,16 +106,7 @@ def _start(resolved: Resolved, pins: Mapping[str, Any]) -> Plan:
 def _tuning(request: Request) -> tuple[str, str]:
     """(tuning, quantization). `auto` takes the first tuning the search would try."""
     tuning, quantization = tunings(request)[0]
-    asked = request.quantization or "none"
-    if asked != "none" and tuning not in ADAPTER_TUNINGS:
-        raise InputError(
-            "quantization", f"{asked} stores a frozen base, and {tuning} tuning trains it; use --tuning qlora"
-        )
-    if tuning == "qlora" and request.quantization == "none":
-        raise InputError(
-            "quantization", "qlora is LoRA over a quantized base; give 4bit or 8bit, or use lora"
-        )
-    return tuning, asked if tuning == "dora" else quantization
+    return tuning, (request.quantization or "none") if tuning == "dora" else quantization
 
 
 def _backend(plan: Plan, pins: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def resolve(request: Request) -> Resolved:
     if gone:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in gone)
         raise InputError(gone[0], f"not given; pass {flags}")
+    _no_contradiction(request)
     filling = _Filling(request)
     model = load_model(str(request.model), offline=request.offline is not False)
     filling.put("model", model.id if model.local_path is None else str(request.model), "")
@@ -164,6 +165,20 @@ def _lengths(filling: _Filling, model: ModelFacts, datasets: tuple[Dataset, ...]
     if filling["seq_len"] > model.max_positions > 0:
         raise InputError(
             "seq_len", f"{filling['seq_len']} is more than the {model.max_positions} positions of {model.id}"
+        )
+
+
+def _no_contradiction(request: Request) -> None:
+    """Raises InputError where tuning and quantization exclude each other."""
+    tuning, quantization = request.tuning or "auto", request.quantization
+    if tuning in ("full", "freeze") and quantization not in (None, "none"):
+        raise InputError(
+            "quantization",
+            f"{quantization} stores a frozen base, and {tuning} tuning trains it; use --tuning qlora",
+        )
+    if tuning == "qlora" and quantization == "none":
+        raise InputError(
+            "quantization", "qlora is LoRA over a quantized base; give 4bit or 8bit, or use lora"
         )
 
 
