@@ -481,8 +481,14 @@ DATA_ROWS: tuple[Row, ...] = (
 BATCH_ROWS: tuple[Row, ...] = (
     Derived(
         "data.train_batch_size",
-        lambda p, j: _prompts(p, j) if p.online else p.global_batch_size,
-        "prompts per step in RL (each answered rollout.n times), samples in SFT; all GPUs together",
+        lambda p, j: _prompts(p, j) if p.online else ABSENT,
+        "prompts per step over all GPUs; each is answered rollout.n times",
+        group=BATCH,
+    ),
+    Derived(
+        "data.train_batch_size",
+        lambda p, j: ABSENT if p.online else p.global_batch_size,
+        "samples per step over all GPUs",
         group=BATCH,
     ),
     Derived(
@@ -945,12 +951,7 @@ PARALLEL_ROWS: tuple[Row, ...] = (
 
 SAVE_ROWS: tuple[Row, ...] = (
     Derived("trainer.default_local_dir", lambda p, j: j.output_dir, "checkpoints", group=SAVE),
-    Key(
-        "save_steps",
-        "trainer.save_freq",
-        "steps between checkpoints; RL saves nothing unless told, not even at the end",
-        group=SAVE,
-    ),
+    Key("save_steps", "trainer.save_freq", "steps between checkpoints; -1 would save none in RL", group=SAVE),
     *(
         Derived(key, lambda p, j, kind=kind: 2 if kind(p) else ABSENT, "older checkpoints are deleted", group=SAVE)
         for key, kind in (("trainer.max_actor_ckpt_to_keep", _rl), ("trainer.max_ckpt_to_keep", _sft))
