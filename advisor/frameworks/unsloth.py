@@ -69,6 +69,10 @@ def _has_beta(plan: Plan) -> bool:
     return plan.method not in ("cpt", "sft", "rm", "gkd")
 
 
+def _sees(model: ModelFacts) -> bool:
+    return any(weight.role in TOWER_ROLES for weight in model.weights)
+
+
 def loader(model: ModelFacts) -> str:
     """The class that loads and adapts this model."""
     return "FastLanguageModel" if model.model_type in HAND_OPTIMISED else "FastModel"
@@ -87,8 +91,7 @@ def _expert_parameters(plan: Plan, job: Job) -> Any:
 
 
 def _no_vision(plan: Plan, job: Job) -> Any:
-    towers = any(weight.role in TOWER_ROLES for weight in job.model.weights)
-    return False if plan.uses_adapter and towers else ABSENT
+    return False if plan.uses_adapter and _sees(job.model) else ABSENT
 
 
 def _assistant_only(plan: Plan, job: Job) -> Any:
@@ -454,8 +457,13 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
-    partial = "the score head: without a GPU, Unsloth keeps the head for words" if plan.method == "rm" else ""
-    return Smoke(reward_head=False, partial=partial, rl=plan.online)
+    seen: dict[str, str] = {"causal.py": "unsloth/smoke/causal.py"} if _sees(job.model) else {}
+    partial = ""
+    if plan.method == "rm":
+        partial = "the score head: without a GPU, Unsloth keeps the head for words"
+    elif seen:
+        partial = "the loader of models that see: without a GPU, Unsloth has one for text only"
+    return Smoke(files=seen, reward_head=False, partial=partial, rl=plan.online)
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
