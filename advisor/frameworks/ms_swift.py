@@ -7,7 +7,7 @@ reaches ms-swift as the text "None".
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -65,7 +65,14 @@ MUST_BE_MAPPED = ("text", "preference")
 """Formats that ms-swift does not recognise by itself: without the mapping the rejected answer is lost."""
 HUB_TURNS = {"chosen": "messages", "rejected": "rejected_messages"}
 
-RLHF = {"ipo": "dpo", "dapo": "grpo", "gspo": "grpo", "dr-grpo": "grpo", "rloo": "grpo", "reinforce++": "grpo"}
+RLHF = {
+    "ipo": "dpo",
+    "dapo": "grpo",
+    "gspo": "grpo",
+    "dr-grpo": "grpo",
+    "rloo": "grpo",
+    "reinforce++": "grpo",
+}
 """Plan method -> `rlhf_type`, where it is not called the same."""
 PLUGIN = "reward_plugin.py"
 REWARD = "user_reward"
@@ -153,6 +160,9 @@ def _other_type(id: str | None) -> Any:
     """`model_type` of a teacher or reward model, where its name tells."""
     found = registered(id) if id else None
     return found[0] if found else ABSENT
+
+
+Compute = Callable[[Plan, Job], Any]
 
 
 # --- what a value is ----------------------------------------------------------------------------
@@ -254,9 +264,13 @@ def _reward_types(plan: Plan, job: Job) -> Any:
     return ABSENT if known is ABSENT else [known]
 
 
-def _only(condition: When, value: Any) -> Any:
-    """A Derived that is there only where the condition holds; a function is asked, a value is taken."""
-    return lambda plan, job: (value(plan, job) if callable(value) else value) if condition(plan) else ABSENT
+def _only(condition: When, compute: Compute) -> Compute:
+    """A Derived that is there only where the condition holds."""
+    return lambda plan, job: compute(plan, job) if condition(plan) else ABSENT
+
+
+def _run_name(tracker: str) -> Compute:
+    return _only(megatron, lambda p, j: j.run_name if j.tracker == tracker else ABSENT)
 
 
 WHOLE = Codec(int, float, tuple(float(n) for n in range(1, 101)), closed=True)
@@ -291,7 +305,10 @@ def _methods() -> tuple[Case, ...]:
         "rm": ({"rlhf_type": "rm"}, "a score head learns which answer is better"),
         "ppo": ({"rlhf_type": "ppo"}, "a value model beside the policy"),
         "grpo": (grpo, "the loss of the GRPO paper"),
-        "dapo": ({**grpo, **dapo}, "DAPO: token-level loss, wider upper clip, dull groups and cut answers ignored"),
+        "dapo": (
+            {**grpo, **dapo},
+            "DAPO: token-level loss, wider upper clip, dull groups and cut answers ignored",
+        ),
         "gspo": ({**grpo, **gspo}, "GSPO: importance ratio per sequence, hence small clips"),
         "dr-grpo": (
             {**grpo, "loss_type": "dr_grpo", "scale_rewards": "none"},
@@ -333,9 +350,17 @@ MODEL_ROWS: tuple[Row, ...] = (
         ("tuning", "quantization"),
         (
             Case(("full", "none"), {"tuner_type": "full"}, "all weights"),
-            Case(("freeze", "none"), {"tuner_type": "full", "freeze_parameters_ratio": 1.0}, "all but the last layers"),
+            Case(
+                ("freeze", "none"),
+                {"tuner_type": "full", "freeze_parameters_ratio": 1.0},
+                "all but the last layers",
+            ),
             Case(("lora", "none"), {"tuner_type": "lora"}, "low-rank adapters"),
-            Case(("dora", "none"), {"tuner_type": "lora", "use_dora": True}, "adapters with a learned magnitude"),
+            Case(
+                ("dora", "none"),
+                {"tuner_type": "lora", "use_dora": True},
+                "adapters with a learned magnitude",
+            ),
             Case(
                 ("qlora", "4bit"),
                 {"tuner_type": "lora", "quant_method": "bnb", "quant_bits": 4},
@@ -353,7 +378,9 @@ MODEL_ROWS: tuple[Row, ...] = (
     Key("freeze_trainable_layers", "freeze_trainable_layers", "", REPO, when=lambda p: p.tuning == "freeze"),
     Key("lora_rank", "lora_rank", "rank of the adapters", when=_adapter, group=MODEL),
     Key("lora_alpha", "lora_alpha", "adapter output is scaled by alpha / rank", when=_adapter, group=MODEL),
-    Key("lora_dropout", "lora_dropout", "0: the default 0.05 breaks fused experts", when=_adapter, group=MODEL),
+    Key(
+        "lora_dropout", "lora_dropout", "0: the default 0.05 breaks fused experts", when=_adapter, group=MODEL
+    ),
     Key("lora_targets", "lora_targets", "", REPO, LIST, when=_adapter),
     Derived("target_modules", _modules, "modules that get adapters", group=MODEL),
     Derived("target_parameters", _expert_parameters, "routed experts are fused 3-D parameters", group=MODEL),
@@ -444,7 +471,9 @@ def _shardings() -> tuple[Case, ...]:
         for (stage, offload), preset in presets.items():
             why = "what the ranks shard" if stage else "every rank holds everything"
             cases.append(
-                Case((stage, False, offload, kept), {"deepspeed": preset, "gradient_checkpointing": kept}, why)
+                Case(
+                    (stage, False, offload, kept), {"deepspeed": preset, "gradient_checkpointing": kept}, why
+                )
             )
         # The zero3 preset with the optimizer alone in host memory.
         there = {f"{OFFLOADED}.offload_optimizer.device": "cpu", "gradient_checkpointing": kept}
@@ -492,8 +521,16 @@ ZERO3_OPTIMIZER = {
 }
 
 HF_ROWS: tuple[Row, ...] = (
-    Key("micro_batch_size", "per_device_train_batch_size", "sequences per GPU and pass", when=hf, group=BATCH),
-    Key("gradient_accumulation_steps", "gradient_accumulation_steps", "passes per optimizer step", when=hf, group=BATCH),
+    Key(
+        "micro_batch_size", "per_device_train_batch_size", "sequences per GPU and pass", when=hf, group=BATCH
+    ),
+    Key(
+        "gradient_accumulation_steps",
+        "gradient_accumulation_steps",
+        "passes per optimizer step",
+        when=hf,
+        group=BATCH,
+    ),
     Key("epochs", "num_train_epochs", "passes over the data", codec=FLOAT, when=hf, group=BATCH),
     Key("learning_rate", "learning_rate", "peak learning rate", when=hf, group=OPTIM),
     Key(
@@ -658,7 +695,7 @@ SAVE_ROWS: tuple[Row, ...] = (
     *(
         Derived(
             f"{tracker}_exp_name",
-            _only(megatron, lambda p, j, tracker=tracker: j.run_name if j.tracker == tracker else ABSENT),
+            _run_name(tracker),
             "name of the run in the tracker",
             group=SAVE,
         )
