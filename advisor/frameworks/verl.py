@@ -80,6 +80,10 @@ def _hf(plan: Plan) -> bool:
     return not _megatron(plan)
 
 
+def _ulysses(plan: Plan) -> bool:
+    return _hf(plan) and plan.context_parallel > 1
+
+
 def _critic(plan: Plan) -> bool:
     return plan.method == "ppo"
 
@@ -124,18 +128,11 @@ TASK, MODELS, DATA, BATCH, OPTIM, ROLLOUTS, REWARDS, MEMORY, PARALLEL, SAVE = (
 
 
 def pair(
-    field: str,
-    rl: str,
-    sft: str,
-    why: str,
-    group: str,
-    when: When = always,
-    codec: Codec = SAME,
-    absent: Any = ABSENT,
+    field: str, rl: str, sft: str, why: str, group: str, when: When = always, codec: Codec = SAME
 ) -> tuple[Row, ...]:
     """One plan field whose key lies elsewhere in RL and in SFT."""
     return tuple(
-        Key(field, key, why, codec=codec, when=_all(kind, when), absent=absent, group=group)
+        Key(field, key, why, codec=codec, when=_all(kind, when), group=group)
         for key, kind in ((rl, _rl), (sft, _sft))
     )
 
@@ -163,8 +160,26 @@ def choice(
     )
 
 
-def critic(key: str, compute: Callable[[Plan, Job], Any], why: str, group: str, when: When = always) -> Row:
-    """A key of PPO's critic, which follows the actor."""
+def derived(
+    rl: str, sft: str, compute: Callable[[Plan, Job], Any], why: str, group: str, when: When = always
+) -> tuple[Row, ...]:
+    """A computed key that lies elsewhere in RL and in SFT; an empty name: it is not there."""
+
+    def only(kind: When) -> Callable[[Plan, Job], Any]:
+        return lambda p, j: compute(p, j) if kind(p) and when(p) else ABSENT
+
+    rows = ((rl, _rl), (sft, _sft))
+    return tuple(Derived(key, only(kind), why, group=group) for key, kind in rows if key)
+
+
+def critic(
+    key: str,
+    compute: Callable[[Plan, Job], Any],
+    group: str,
+    when: When = always,
+    why: str = "the critic does as the actor",
+) -> Row:
+    """A key of PPO's critic."""
     return Derived(
         f"critic.{key}", lambda p, j: compute(p, j) if _critic(p) and when(p) else ABSENT, why, group=group
     )
@@ -204,6 +219,10 @@ def _megatron_modules(plan: Plan, job: Job) -> Any:
     return attention if plan.lora_targets == ("attention",) else [*attention, "linear_fc1", "linear_fc2"]
 
 
+def _start_adapter(plan: Plan, job: Job) -> Any:
+    return (job.adapter or ABSENT) if _adapter(plan) else ABSENT
+
+
 def _merged(plan: Plan, job: Job) -> Any:
     """Adapters inside experts are folded into the weights that vLLM gets: it needs no adapter format for them."""
     if not (_adapter(plan) and _megatron(plan) and plan.online):
@@ -211,26 +230,44 @@ def _merged(plan: Plan, job: Job) -> Any:
     return True if plan.lora_targets == ("experts",) else ABSENT
 
 
-def _megatron_setting(
-    holds: Callable[[ModelFacts], Any], key: str, value: Any, why: str
-) -> tuple[Row, ...]:
+def _megatron_setting(holds: Callable[[ModelFacts], Any], key: str, value: Any, why: str) -> tuple[Row, ...]:
     """A setting that Megatron needs for models of one kind."""
-
-    def compute(kind: When) -> Callable[[Plan, Job], Any]:
-        return lambda p, j: value if _megatron(p) and kind(p) and holds(j.model) else ABSENT
-
-    return (
-        Derived(f"{ACTOR}.megatron.{key}", compute(_rl), why, group=PARALLEL),
-        Derived(f"engine.{key}", compute(_sft), why, group=PARALLEL),
+    name = f"override_transformer_config.{key}"
+    return derived(
+        f"{ACTOR}.megatron.{name}",
+        f"engine.{name}",
+        lambda p, j: value if holds(j.model) else ABSENT,
+        why,
+        PARALLEL,
+        _megatron,
     )
 
 
-def _reward_model(value: Callable[[Plan, Job], Any]) -> Callable[[Plan, Job], Any]:
-    return lambda p, j: value(p, j) if p.online and j.reward_model else ABSENT
+def _reward_model(key: str, compute: Callable[[Plan], Any], why: str) -> Row:
+    return Derived(
+        f"reward.reward_model.{key}",
+        lambda p, j: compute(p) if p.online and j.reward_model else ABSENT,
+        why,
+        group=REWARDS,
+    )
 
 
-def _custom_reward(value: Callable[[Plan, Job], Any]) -> Callable[[Plan, Job], Any]:
-    return lambda p, j: value(p, j) if p.online and j.reward else ABSENT
+def _custom_reward(key: str, value: str, why: str) -> Row:
+    return Derived(
+        f"reward.custom_reward_function.{key}",
+        lambda p, j: value if p.online and j.reward else ABSENT,
+        why,
+        group=REWARDS,
+    )
+
+
+def _dapo(key: str, compute: Callable[[Plan], Any], why: str) -> Row:
+    return Derived(
+        f"reward.reward_kwargs.{key}",
+        lambda p, j: compute(p) if p.method == "dapo" else ABSENT,
+        why,
+        group=REWARDS,
+    )
 
 
 def _filter_groups(value: Any) -> Callable[[Plan, Job], Any]:
@@ -239,10 +276,6 @@ def _filter_groups(value: Any) -> Callable[[Plan, Job], Any]:
 
 def _logger(plan: Plan, job: Job) -> list[str]:
     return ["console"] if job.tracker == "none" else ["console", job.tracker]
-
-
-def _where(rl: Any, sft: Any) -> Callable[[Plan, Job], Any]:
-    return lambda p, j: rl if p.online else sft
 
 
 RECOMPUTE = "override_transformer_config.recompute"
@@ -330,39 +363,28 @@ METHOD_ROWS: tuple[Row, ...] = (
         "a KL term keeps the policy near the reference; without one there is no reference",
         group=TASK,
     ),
-    Key("beta", f"{ACTOR}.kl_loss_coef", "weight of the KL term", when=_kl_loss, absent=0.0, group=TASK),
+    Key("beta", f"{ACTOR}.kl_loss_coef", "weight of the KL term", when=_kl_loss, group=TASK),
     Derived(
         "algorithm.use_kl_in_reward",
         lambda p, j: p.beta > 0 if _kl_reward(p) else ABSENT,
         "the KL term is taken off the reward",
         group=TASK,
     ),
-    Key(
-        "beta", "algorithm.kl_ctrl.kl_coef", "weight of the KL term", when=_kl_reward, absent=0.0, group=TASK
-    ),
+    Key("beta", "algorithm.kl_ctrl.kl_coef", "weight of the KL term", when=_kl_reward, group=TASK),
     Derived(
         "algorithm.filter_groups.enable",
         _filter_groups(True),
         "DAPO: prompts whose answers all score the same are drawn again",
         group=TASK,
     ),
-    Derived("algorithm.filter_groups.metric", _filter_groups("acc"), "what must differ: the score", group=TASK),
+    Derived(
+        "algorithm.filter_groups.metric", _filter_groups("acc"), "what must differ: the score", group=TASK
+    ),
 )
 
 MODEL_ROWS: tuple[Row, ...] = (
-    Derived(
-        f"{MODEL}.path",
-        lambda p, j: j.model_path if p.online else ABSENT,
-        "the model to start from",
-        group=MODELS,
-    ),
-    Derived(
-        "model.path",
-        lambda p, j: ABSENT if p.online else j.model_path,
-        "the model to start from",
-        group=MODELS,
-    ),
-    critic("model.path", lambda p, j: j.model_path, "the critic starts from the same weights", MODELS),
+    *derived(f"{MODEL}.path", "model.path", lambda p, j: j.model_path, "the model to start from", MODELS),
+    critic("model.path", lambda p, j: j.model_path, MODELS, why="the critic starts from the same weights"),
     Key("tuning", "tuning", "", document=REPO, codec=mapped({"full": "full", "lora": "lora"})),
     Key("lora_targets", "lora_targets", "", document=REPO, codec=LIST, when=_adapter),
     *pair(
@@ -405,47 +427,46 @@ MODEL_ROWS: tuple[Row, ...] = (
         MODELS,
         _all(_adapter, _megatron),
     ),
-    *(
-        Derived(key, lambda p, j, kind=kind: _modules(p, j) if kind(p) else ABSENT, why, group=MODELS)
-        for key, kind, why in (
-            (f"{MODEL}.target_modules", _rl, "modules that get adapters, named: no guess by peft"),
-            ("model.target_modules", _sft, "modules that get adapters, named: no guess by peft"),
-        )
+    *derived(
+        f"{MODEL}.target_modules",
+        "model.target_modules",
+        _modules,
+        "modules that get adapters, named: no guess by peft",
+        MODELS,
     ),
-    Derived(
-        "model.target_parameters",
-        lambda p, j: ABSENT if p.online else _expert_parameters(p, j),
-        "routed experts are fused 3-D parameters",
-        group=MODELS,
+    *derived(
+        "", "model.target_parameters", _expert_parameters, "routed experts are fused 3-D parameters", MODELS
     ),
-    *(
-        Derived(key, lambda p, j, kind=kind: _megatron_modules(p, j) if kind(p) else ABSENT, why, group=MODELS)
-        for key, kind, why in (
-            (f"{MODEL}.lora.target_modules", _rl, "modules that get adapters, by Megatron-core's names"),
-            ("model.lora.target_modules", _sft, "modules that get adapters, by Megatron-core's names"),
-        )
+    *derived(
+        f"{MODEL}.lora.target_modules",
+        "model.lora.target_modules",
+        _megatron_modules,
+        "modules that get adapters, by Megatron-core's names",
+        MODELS,
     ),
-    Derived(f"{MODEL}.lora.merge", _merged, "vLLM gets weights with the adapters folded in", group=MODELS),
-    *(
-        Derived(
-            key,
-            lambda p, j, kind=kind: (j.adapter or ABSENT) if _adapter(p) and kind(p) else ABSENT,
-            "adapter to go on from",
-            group=MODELS,
-        )
-        for key, kind in (
-            (f"{MODEL}.lora_adapter_path", _all(_rl, _hf)),
-            ("model.lora_adapter_path", _all(_sft, _hf)),
-            (f"{MODEL}.lora.adapter_path", _all(_rl, _megatron)),
-            ("model.lora.adapter_path", _all(_sft, _megatron)),
-        )
+    *derived(f"{MODEL}.lora.merge", "", _merged, "vLLM gets weights with the adapters folded in", MODELS),
+    *derived(
+        f"{MODEL}.lora_adapter_path",
+        "model.lora_adapter_path",
+        _start_adapter,
+        "adapter to go on from",
+        MODELS,
+        _hf,
     ),
-    critic("model.lora_rank", lambda p, j: p.lora_rank, "as the actor", MODELS, _all(_adapter, _hf)),
-    critic("model.lora_alpha", lambda p, j: p.lora_alpha, "as the actor", MODELS, _all(_adapter, _hf)),
-    critic("model.target_modules", _modules, "as the actor", MODELS),
-    critic("model.lora.rank", lambda p, j: p.lora_rank, "as the actor", MODELS, _all(_adapter, _megatron)),
-    critic("model.lora.alpha", lambda p, j: p.lora_alpha, "as the actor", MODELS, _all(_adapter, _megatron)),
-    critic("model.lora.target_modules", _megatron_modules, "as the actor", MODELS),
+    *derived(
+        f"{MODEL}.lora.adapter_path",
+        "model.lora.adapter_path",
+        _start_adapter,
+        "adapter to go on from",
+        MODELS,
+        _megatron,
+    ),
+    critic("model.lora_rank", lambda p, j: p.lora_rank, MODELS, _all(_adapter, _hf)),
+    critic("model.lora_alpha", lambda p, j: p.lora_alpha, MODELS, _all(_adapter, _hf)),
+    critic("model.target_modules", _modules, MODELS),
+    critic("model.lora.rank", lambda p, j: p.lora_rank, MODELS, _all(_adapter, _megatron)),
+    critic("model.lora.alpha", lambda p, j: p.lora_alpha, MODELS, _all(_adapter, _megatron)),
+    critic("model.lora.target_modules", _megatron_modules, MODELS),
 )
 
 DATA_ROWS: tuple[Row, ...] = (
@@ -458,7 +479,9 @@ DATA_ROWS: tuple[Row, ...] = (
         when=_rl,
     ),
     Key("seq_len", "data.max_length", "tokens per sample; verl's default is 1024", when=_sft, group=DATA),
-    Const("data.truncation", "right", "longer samples are cut instead of ending the run", group=DATA, when=_sft),
+    Const(
+        "data.truncation", "right", "longer samples are cut instead of ending the run", group=DATA, when=_sft
+    ),
     Const(
         "data.ignore_input_ids_mismatch",
         True,
@@ -479,23 +502,22 @@ DATA_ROWS: tuple[Row, ...] = (
 )
 
 BATCH_ROWS: tuple[Row, ...] = (
-    Derived(
+    *derived(
         "data.train_batch_size",
-        lambda p, j: _prompts(p, j) if p.online else ABSENT,
+        "",
+        _prompts,
         "prompts per step over all GPUs; each is answered rollout.n times",
-        group=BATCH,
+        BATCH,
     ),
-    Derived(
-        "data.train_batch_size",
-        lambda p, j: ABSENT if p.online else p.global_batch_size,
-        "samples per step over all GPUs",
-        group=BATCH,
+    *derived(
+        "", "data.train_batch_size", lambda p, j: p.global_batch_size, "samples per step over all GPUs", BATCH
     ),
-    Derived(
+    *derived(
         f"{ACTOR}.ppo_mini_batch_size",
-        lambda p, j: _prompts(p, j) if p.online else ABSENT,
+        "",
+        _prompts,
         "prompts per optimizer step: one step per batch, strictly on-policy",
-        group=BATCH,
+        BATCH,
     ),
     *pair(
         "micro_batch_size",
@@ -504,73 +526,58 @@ BATCH_ROWS: tuple[Row, ...] = (
         "sequences per GPU and pass, where batches are not filled by tokens",
         BATCH,
     ),
-    Derived(
+    *derived(
         f"{ACTOR}.use_dynamic_bsz",
-        _where(True, ABSENT),
+        "data.use_dynamic_bsz",
+        lambda p, j: True,
         "passes are filled by tokens, without padding",
-        group=BATCH,
+        BATCH,
     ),
-    Derived(
-        "data.use_dynamic_bsz", _where(ABSENT, True), "passes are filled by tokens, without padding", group=BATCH
-    ),
-    Derived(
+    *derived(
         f"{ACTOR}.ppo_max_token_len_per_gpu",
-        lambda p, j: _tokens(p, j) if p.online else ABSENT,
-        "tokens per GPU and pass: micro batch x (prompt + answer)",
-        group=BATCH,
-    ),
-    Derived(
         "data.max_token_len_per_gpu",
-        lambda p, j: ABSENT if p.online else _tokens(p, j),
-        "tokens per GPU and pass: micro batch x data.max_length",
-        group=BATCH,
+        _tokens,
+        "tokens per GPU and pass: micro batch x longest sequence",
+        BATCH,
     ),
-    critic("ppo_max_token_len_per_gpu", _tokens, "as the actor", BATCH),
+    critic("ppo_max_token_len_per_gpu", _tokens, BATCH),
     Key("gradient_accumulation_steps", "gradient_accumulation_steps", "", document=REPO),
     Key("epochs", "trainer.total_epochs", "passes over the data", codec=EPOCHS, group=BATCH),
 )
 
-_OPTIM = (f"{ACTOR}.optim", "optim")
+
+def _optim(field: str, key: str, why: str, when: When = always, codec: Codec = SAME) -> tuple[Row, ...]:
+    return pair(field, f"{ACTOR}.optim.{key}", f"optim.{key}", why, OPTIM, when, codec)
+
+
 OPTIM_ROWS: tuple[Row, ...] = (
-    *pair("learning_rate", *(f"{at}.lr" for at in _OPTIM), "peak learning rate", OPTIM),
-    *pair(
+    *_optim("learning_rate", "lr", "peak learning rate"),
+    *_optim(
         "lr_scheduler",
-        *(f"{at}.lr_scheduler_type" for at in _OPTIM),
+        "lr_scheduler_type",
         "shape of the learning rate",
-        OPTIM,
         _hf,
         mapped({"cosine": "cosine", "constant": "constant"}),
     ),
-    *pair(
+    *_optim(
         "lr_scheduler",
-        *(f"{at}.lr_decay_style" for at in _OPTIM),
+        "lr_decay_style",
         "shape of the learning rate",
-        OPTIM,
         _megatron,
         mapped({"cosine": "cosine", "constant": "constant", "linear": "linear"}),
     ),
-    *pair("warmup_ratio", *(f"{at}.lr_warmup_steps_ratio" for at in _OPTIM), "share of all steps", OPTIM),
-    *pair("weight_decay", *(f"{at}.weight_decay" for at in _OPTIM), "decoupled weight decay", OPTIM),
-    *pair(
-        "max_grad_norm",
-        *(f"{at}.clip_grad" for at in _OPTIM),
-        "gradients are scaled down to this norm",
+    *_optim("warmup_ratio", "lr_warmup_steps_ratio", "share of all steps"),
+    *_optim("weight_decay", "weight_decay", "decoupled weight decay"),
+    *_optim("max_grad_norm", "clip_grad", "gradients are scaled down to this norm", codec=FLOAT),
+    *derived(
+        f"{ACTOR}.optim.optimizer",
+        "optim.optimizer",
+        lambda p, j: "adam" if _megatron(p) else "AdamW",
+        "AdamW; Megatron's Adam decays weights decoupled too",
         OPTIM,
-        codec=FLOAT,
     ),
-    *pair(
-        "optimizer", *(f"{at}.optimizer" for at in _OPTIM), "optimizer", OPTIM, _hf, mapped({"adamw": "AdamW"})
-    ),
-    *pair(
-        "optimizer",
-        *(f"{at}.optimizer" for at in _OPTIM),
-        "optimizer (Megatron's Adam decays weights decoupled)",
-        OPTIM,
-        _megatron,
-        mapped({"adamw": "adam"}),
-    ),
-    critic("optim.lr", lambda p, j: 10 * p.learning_rate, "a critic learns faster: ten times", OPTIM),
-    critic("optim.clip_grad", lambda p, j: float(p.max_grad_norm), "as the actor", OPTIM),
+    critic("optim.lr", lambda p, j: 10 * p.learning_rate, OPTIM, why="a critic learns faster: ten times"),
+    critic("optim.clip_grad", lambda p, j: float(p.max_grad_norm), OPTIM),
 )
 
 ROLLOUT_ROWS: tuple[Row, ...] = (
@@ -619,69 +626,43 @@ ROLLOUT_ROWS: tuple[Row, ...] = (
         when=_all(_rl, _adapter, _hf),
         group=ROLLOUTS,
     ),
-    Derived(
+    *derived(
         "transfer_queue.backend.SimpleStorage.num_data_storage_units",
-        lambda p, j: 2 * p.nodes if p.online else ABSENT,
+        "",
+        lambda p, j: 2 * p.nodes,
         "each takes a CPU; the default of 8 can hang a small node",
-        group=ROLLOUTS,
+        ROLLOUTS,
     ),
-    Derived(
+    *derived(
         "ray_kwargs.ray_init.num_cpus",
-        lambda p, j: j.cpus_per_node if p.online and p.nodes == 1 else ABSENT,
+        "",
+        lambda p, j: j.cpus_per_node,
         "CPUs for Ray; under Slurm it would count the whole machine's",
-        group=ROLLOUTS,
+        ROLLOUTS,
+        lambda p: p.nodes == 1,
     ),
 )
 
 REWARD_ROWS: tuple[Row, ...] = (
-    Derived(
-        "reward.custom_reward_function.path",
-        _custom_reward(lambda p, j: REWARD_FILE),
-        "calls your function in rewards.py",
-        group=REWARDS,
-    ),
-    Derived(
-        "reward.custom_reward_function.name",
-        _custom_reward(lambda p, j: "compute_score"),
-        "the function in that file",
-        group=REWARDS,
-    ),
-    Derived(
-        "reward.reward_model.enable",
-        _reward_model(lambda p, j: True),
-        "a model scores the answers",
-        group=REWARDS,
-    ),
+    _custom_reward("path", REWARD_FILE, "calls your function in rewards.py"),
+    _custom_reward("name", "compute_score", "the function in that file"),
+    _reward_model("enable", lambda p: True, "a model scores the answers"),
     Derived(
         "reward.reward_model.model_path",
-        _reward_model(lambda p, j: j.reward_model),
+        lambda p, j: (j.reward_model or ABSENT) if p.online else ABSENT,
         "the model that scores answers",
         group=REWARDS,
     ),
-    Derived(
-        "reward.reward_model.rollout.name",
-        _reward_model(lambda p, j: "vllm"),
-        "vLLM serves it as a classifier",
-        group=REWARDS,
+    _reward_model("rollout.name", lambda p: "vllm", "vLLM serves it as a classifier"),
+    _reward_model(
+        "rollout.tensor_model_parallel_size", lambda p: p.rollout_tensor_parallel, "as the rollouts"
     ),
-    Derived(
-        "reward.reward_model.rollout.tensor_model_parallel_size",
-        _reward_model(lambda p, j: p.rollout_tensor_parallel),
-        "as the rollouts",
-        group=REWARDS,
-    ),
-    Derived(
-        "reward.reward_model.rollout.gpu_memory_utilization",
-        _reward_model(lambda p, j: p.rollout_memory_fraction),
+    _reward_model(
+        "rollout.gpu_memory_utilization",
+        lambda p: p.rollout_memory_fraction,
         "it wakes when the rollouts sleep",
-        group=REWARDS,
     ),
-    Derived(
-        "reward.reward_model.rollout.prompt_length",
-        _reward_model(lambda p, j: p.prompt_len + p.response_len),
-        "it reads prompt and answer",
-        group=REWARDS,
-    ),
+    _reward_model("rollout.prompt_length", lambda p: p.seq_len, "it reads prompt and answer"),
     Const(
         "reward.reward_manager.name",
         "dapo",
@@ -689,22 +670,29 @@ REWARD_ROWS: tuple[Row, ...] = (
         when=lambda p: p.method == "dapo",
         group=REWARDS,
     ),
-    *(
-        Derived(
-            f"reward.reward_kwargs.{key}",
-            lambda p, j, compute=compute: compute(p) if p.method == "dapo" else ABSENT,
-            why,
-            group=REWARDS,
-        )
-        for key, compute, why in (
-            ("max_resp_len", lambda p: p.response_len, "the length limit"),
-            ("overlong_buffer_cfg.enable", lambda p: True, "the penalty is on"),
-            ("overlong_buffer_cfg.len", lambda p: max(1, p.response_len // 5), "its last fifth is penalised"),
-            ("overlong_buffer_cfg.penalty_factor", lambda p: 1.0, "reward lost at the limit"),
-            ("overlong_buffer_cfg.log", lambda p: True, "how often shows in the log"),
-        )
-    ),
+    _dapo("max_resp_len", lambda p: p.response_len, "the length limit"),
+    _dapo("overlong_buffer_cfg.enable", lambda p: True, "the penalty is on"),
+    _dapo("overlong_buffer_cfg.len", lambda p: max(1, p.response_len // 5), "its last fifth is penalised"),
+    _dapo("overlong_buffer_cfg.penalty_factor", lambda p: 1.0, "reward lost at the limit"),
+    _dapo("overlong_buffer_cfg.log", lambda p: True, "how often shows in the log"),
 )
+
+HOST_STEP_KEYS: Mapping[str, Any] = {
+    f"{HOST_STEP}.optimizer_cpu_offload": True,
+    f"{HOST_STEP}.optimizer_offload_fraction": 1.0,
+    f"{HOST_STEP}.overlap_cpu_optimizer_d2h_h2d": True,
+    f"{HOST_STEP}.use_precision_aware_optimizer": True,
+}
+FULL_RECOMPUTE: Mapping[str, Any] = {
+    f"{RECOMPUTE}_granularity": "full",
+    f"{RECOMPUTE}_method": "uniform",
+    f"{RECOMPUTE}_num_layers": 1,
+}
+
+
+def _constant(value: Any) -> Callable[[Plan, Job], Any]:
+    return lambda p, j: value
+
 
 MEMORY_ROWS: tuple[Row, ...] = (
     Choice(
@@ -725,7 +713,7 @@ MEMORY_ROWS: tuple[Row, ...] = (
         group=MEMORY,
         when=_sft,
     ),
-    critic("strategy", lambda p, j: "fsdp2", "as the actor", MEMORY, _hf),
+    critic("strategy", _constant("fsdp2"), MEMORY, _hf),
     *choice(
         ("precision", "param_dtype", "master_weights"),
         f"{ACTOR}.fsdp_config",
@@ -766,7 +754,6 @@ MEMORY_ROWS: tuple[Row, ...] = (
     critic(
         "fsdp.model_dtype",
         lambda p, j: "bfloat16" if p.param_dtype == "bf16" else "fp32",
-        "as the actor",
         MEMORY,
         _hf,
     ),
@@ -781,41 +768,21 @@ MEMORY_ROWS: tuple[Row, ...] = (
         MEMORY,
         _hf,
     ),
-    critic("fsdp.offload_policy", lambda p, j: p.offload == "all", "as the actor", MEMORY, _hf),
+    critic("fsdp.offload_policy", lambda p, j: p.offload == "all", MEMORY, _hf),
     *choice(
         ("offload",),
         f"{ACTOR}.optim",
         "optim",
         (
-            (("none",), {}, ""),
-            (
-                ("optimizer",),
-                {
-                    f"{HOST_STEP}.optimizer_cpu_offload": True,
-                    f"{HOST_STEP}.optimizer_offload_fraction": 1.0,
-                    f"{HOST_STEP}.overlap_cpu_optimizer_d2h_h2d": True,
-                    f"{HOST_STEP}.use_precision_aware_optimizer": True,
-                },
-                "optimizer states and step in host memory",
-            ),
+            (("none",), {f"{HOST_STEP}.optimizer_cpu_offload": False}, "everything stays on the GPU"),
+            (("optimizer",), HOST_STEP_KEYS, "optimizer states and step in host memory"),
         ),
         MEMORY,
         _megatron,
     ),
     *(
-        critic(
-            f"optim.{HOST_STEP}.{key}",
-            lambda p, j, value=value: value,
-            "as the actor",
-            MEMORY,
-            lambda p: _megatron(p) and p.offload == "optimizer",
-        )
-        for key, value in (
-            ("optimizer_cpu_offload", True),
-            ("optimizer_offload_fraction", 1.0),
-            ("overlap_cpu_optimizer_d2h_h2d", True),
-            ("use_precision_aware_optimizer", True),
-        )
+        critic(f"optim.{key}", _constant(value), MEMORY, lambda p: _megatron(p) and p.offload == "optimizer")
+        for key, value in HOST_STEP_KEYS.items()
     ),
     *pair(
         "gradient_checkpointing",
@@ -825,42 +792,22 @@ MEMORY_ROWS: tuple[Row, ...] = (
         MEMORY,
         _hf,
     ),
-    critic(
-        "model.enable_gradient_checkpointing",
-        lambda p, j: p.gradient_checkpointing,
-        "as the actor",
-        MEMORY,
-        _hf,
-    ),
+    critic("model.enable_gradient_checkpointing", lambda p, j: p.gradient_checkpointing, MEMORY, _hf),
     *choice(
         ("recompute",),
         f"{ACTOR}.megatron",
         "engine",
         (
-            (("none",), {f"{RECOMPUTE}_granularity": ABSENT}, ""),
+            (("none",), {f"{RECOMPUTE}_granularity": None}, "keep activations: faster"),
             (("selective",), {f"{RECOMPUTE}_granularity": "selective"}, "recompute the attention core"),
-            (
-                ("full",),
-                {
-                    f"{RECOMPUTE}_granularity": "full",
-                    f"{RECOMPUTE}_method": "uniform",
-                    f"{RECOMPUTE}_num_layers": 1,
-                },
-                "recompute every layer in backward",
-            ),
+            (("full",), FULL_RECOMPUTE, "recompute every layer in backward"),
         ),
         MEMORY,
         _megatron,
     ),
     *(
-        critic(
-            f"megatron.{RECOMPUTE}_{key}",
-            lambda p, j, value=value: value,
-            "as the actor",
-            MEMORY,
-            lambda p: _megatron(p) and p.recompute == "full",
-        )
-        for key, value in (("granularity", "full"), ("method", "uniform"), ("num_layers", 1))
+        critic(f"megatron.{key}", _constant(value), MEMORY, lambda p: _megatron(p) and p.recompute == "full")
+        for key, value in FULL_RECOMPUTE.items()
     ),
     *choice(
         ("liger",),
@@ -868,9 +815,10 @@ MEMORY_ROWS: tuple[Row, ...] = (
         "model",
         (
             ((True,), {"use_liger": True}, "Liger's fused kernels"),
-            ((False,), {"use_liger": ABSENT}, ""),
+            ((False,), {"use_liger": False}, "stock modules"),
         ),
         MEMORY,
+        _hf,
     ),
     Choice(
         ("loss",),
@@ -888,21 +836,28 @@ MEMORY_ROWS: tuple[Row, ...] = (
 )
 
 
-def _split(field: str, key: str, why: str, absent: Any = ABSENT) -> tuple[Row, ...]:
+def _split(field: str, key: str, why: str, when: When = always) -> tuple[Row, ...]:
     """A degree of Megatron's grid; the reference follows the actor by itself, the critic does not."""
+    here = _all(_megatron, when)
     return (
-        *pair(field, f"{ACTOR}.megatron.{key}", f"engine.{key}", why, PARALLEL, _megatron, absent=absent),
-        critic(
-            f"megatron.{key}",
-            lambda p, j: ABSENT if getattr(p, field) == absent else getattr(p, field),
-            "as the actor",
-            PARALLEL,
-            _megatron,
-        ),
+        *pair(field, f"{ACTOR}.megatron.{key}", f"engine.{key}", why, PARALLEL, here),
+        critic(f"megatron.{key}", lambda p, j: getattr(p, field), PARALLEL, here),
     )
 
 
 PARALLEL_ROWS: tuple[Row, ...] = (
+    # Writes nothing: refuses what FSDP2 cannot slice. Megatron's rows below have their say when read back.
+    Choice(
+        (
+            "tensor_parallel",
+            "sequence_parallel",
+            "pipeline_parallel",
+            "expert_parallel",
+            "expert_tensor_parallel",
+        ),
+        (Case((1, False, 1, 1, 1), {}),),
+        when=_hf,
+    ),
     Key("nodes", "trainer.nnodes", "machines", group=PARALLEL),
     Key("gpus_per_node", "trainer.n_gpus_per_node", "GPUs of each", group=PARALLEL),
     *pair(
@@ -911,23 +866,31 @@ PARALLEL_ROWS: tuple[Row, ...] = (
         "engine.ulysses_sequence_parallel_size",
         "ranks that split the sequence (Ulysses)",
         PARALLEL,
-        _hf,
-        absent=1,
+        _ulysses,
     ),
     critic(
         "ulysses_sequence_parallel_size",
-        lambda p, j: p.context_parallel if p.context_parallel > 1 else ABSENT,
-        "as the actor",
+        lambda p, j: p.context_parallel,
         PARALLEL,
-        _hf,
+        _ulysses,
     ),
     *_split("tensor_parallel", "tensor_model_parallel_size", "ranks that slice every matrix"),
     *_split(
         "sequence_parallel", "sequence_parallel", "they split norms and dropout along the sequence as well"
     ),
     *_split("pipeline_parallel", "pipeline_model_parallel_size", "stages the layers are split into"),
-    *_split("pipeline_first_layers", f"{PIPELINE}_first_pipeline_stage", "layers of the first stage", 0),
-    *_split("pipeline_last_layers", f"{PIPELINE}_last_pipeline_stage", "layers of the last stage", 0),
+    *_split(
+        "pipeline_first_layers",
+        f"{PIPELINE}_first_pipeline_stage",
+        "layers of the first stage",
+        lambda p: p.pipeline_first_layers > 0,
+    ),
+    *_split(
+        "pipeline_last_layers",
+        f"{PIPELINE}_last_pipeline_stage",
+        "layers of the last stage",
+        lambda p: p.pipeline_last_layers > 0,
+    ),
     *_split("expert_parallel", "expert_model_parallel_size", "ranks the experts are spread over"),
     *_split(
         "expert_tensor_parallel",
@@ -937,13 +900,13 @@ PARALLEL_ROWS: tuple[Row, ...] = (
     *_split("context_parallel", "context_parallel_size", "ranks that split the sequence"),
     *_megatron_setting(
         lambda m: m.moe,
-        "override_transformer_config.moe_router_dtype",
+        "moe_router_dtype",
         "fp32",
         "the router decides in fp32: stable choices",
     ),
     *_megatron_setting(
         lambda m: m.mla,
-        "override_transformer_config.apply_rope_fusion",
+        "apply_rope_fusion",
         False,
         "the fused kernel does not fit latent attention",
     ),
@@ -952,15 +915,15 @@ PARALLEL_ROWS: tuple[Row, ...] = (
 SAVE_ROWS: tuple[Row, ...] = (
     Derived("trainer.default_local_dir", lambda p, j: j.output_dir, "checkpoints", group=SAVE),
     Key("save_steps", "trainer.save_freq", "steps between checkpoints; -1 would save none in RL", group=SAVE),
-    *(
-        Derived(key, lambda p, j, kind=kind: 2 if kind(p) else ABSENT, "older checkpoints are deleted", group=SAVE)
-        for key, kind in (("trainer.max_actor_ckpt_to_keep", _rl), ("trainer.max_ckpt_to_keep", _sft))
-    ),
-    Derived(
-        "trainer.max_critic_ckpt_to_keep",
-        lambda p, j: 2 if _critic(p) else ABSENT,
+    *derived(
+        "trainer.max_actor_ckpt_to_keep",
+        "trainer.max_ckpt_to_keep",
+        _constant(2),
         "older checkpoints are deleted",
-        group=SAVE,
+        SAVE,
+    ),
+    *derived(
+        "trainer.max_critic_ckpt_to_keep", "", _constant(2), "older checkpoints are deleted", SAVE, _critic
     ),
     Const("trainer.test_freq", -1, "no validation while training", group=SAVE),
     Const("trainer.val_before_train", False, "nor before", group=SAVE, when=_rl),
@@ -1069,7 +1032,9 @@ def _script(plan: Plan, job: Job, folder: str = "") -> str:
     groups: dict[str, list[tuple[str, str]]] = {}
     for line in lines:
         groups.setdefault(line.group, []).append((override(line), line.why))
-    return render("verl/train.sh.jinja", groups=groups, plan=plan, job=job, module=_launcher(plan)[-1], up=folder)
+    return render(
+        "verl/train.sh.jinja", groups=groups, plan=plan, job=job, module=_launcher(plan)[-1], up=folder
+    )
 
 
 def _column(job: Job, names: Sequence[str]) -> str:
@@ -1098,9 +1063,7 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
     ]
     if plan.online and job.reward:
         function = job.reward.rpartition(":")[2]
-        emitted.append(
-            Emitted(REWARD_FILE, "reward", render("verl/reward_verl.py.jinja", function=function))
-        )
+        emitted.append(Emitted(REWARD_FILE, "reward", render("verl/reward_verl.py.jinja", function=function)))
     if plan.online and plan.nodes > 1:
         emitted += [
             Emitted("launch/ray.sh", "ray", render("verl/ray.sh.jinja", plan=plan), True),
@@ -1129,7 +1092,11 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
     environment: dict[str, Any] = {"HYDRA_FULL_ERROR": "1"}
     if _megatron(plan) and not plan.online:
         environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"
-    result: dict[str, Any] = {"environment": environment, "near": nearest(plan)[0], "partial": nearest(plan)[1]}
+    result: dict[str, Any] = {
+        "environment": environment,
+        "near": nearest(plan)[0],
+        "partial": nearest(plan)[1],
+    }
     if plan.online and plan.nodes > 1:
         result["slurm_template"] = "verl/slurm.sbatch.jinja"
     return result
