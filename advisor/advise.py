@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,8 @@ from advisor.rules import (
     warnings,
 )
 
-MOST_ALTERNATIVES = 5
+MOST_ALTERNATIVES = 6
+MOST_OF_A_KIND = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +314,14 @@ def _alternatives(
 ) -> tuple[Alternative, ...]:
     """The nearest feasible requests, each planned and estimated like the first."""
     found: list[Alternative] = []
+    kinds: Counter[str] = Counter()
     for change in changes(resolved):
+        if kinds[change.kind] == MOST_OF_A_KIND:
+            continue
         alternative = _try(change, policy)
         if alternative:
             found.append(alternative)
+            kinds[change.kind] += 1
         if len(found) == MOST_ALTERNATIVES:
             break
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from advisor.facts.gpus import gpu_summaries
@@ -25,18 +25,25 @@ class Change:
     request: Mapping[str, Any]
     """A complete request."""
     pin: bool = False
+    kind: str = ""
+    """What is changed: few of one kind are shown, so that every lever is seen."""
 
 
 def changes(resolved: Resolved) -> Iterator[Change]:
     """Changed requests, nearest first: free the pins, shorter, other tuning, more or bigger GPUs, smaller model."""
     asked = {k: v for k, v in resolved.request.given().items() if resolved.origins.get(k) is None}
-    yield from _without_pins(asked)
-    yield from _shorter(asked, resolved)
-    yield from _other_tuning(asked)
-    yield from _more_nodes(asked, resolved)
-    yield from _more_host_memory(asked, resolved)
-    yield from _other_gpu(asked, resolved)
-    yield from _smaller_model(asked, resolved)
+    levers = {
+        "pins": _without_pins(asked),
+        "length": _shorter(asked, resolved),
+        "tuning": _other_tuning(asked),
+        "nodes": _more_nodes(asked, resolved),
+        "host": _more_host_memory(asked, resolved),
+        "gpu": _other_gpu(asked, resolved),
+        "model": _smaller_model(asked, resolved),
+    }
+    for kind, found in levers.items():
+        for change in found:
+            yield replace(change, kind=kind)
 
 
 def _without_pins(asked: Mapping[str, Any]) -> Iterator[Change]:
