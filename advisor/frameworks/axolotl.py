@@ -119,7 +119,7 @@ def data_need(plan: Plan) -> DataNeed:
         return DataNeed(("rl-prompts",), spell_plainly, ("rl-prompts",))
     both = ("preference", "preference-messages")
     if plan.method == "orpo":
-        return DataNeed(both, spell_orpo, both, hub=("preference-messages",))
+        return DataNeed(both, spell_orpo, both, hub=())
     if plan.method == "rm":
         return DataNeed(both, spell_reward, both, hub=())
     return DataNeed(both, spell_preference, both, hub=("preference",))

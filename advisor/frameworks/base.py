@@ -38,7 +38,7 @@ class DataNeed:
     spelled: tuple[str, ...] = ()
     """Formats that `spell` always changes: never left in place, as files that hold tools are not either."""
     hub: tuple[str, ...] | None = None
-    """Formats that are read straight from a hub, where nothing can be rewritten; None: `reads`."""
+    """Formats that are read straight from a hub, where nothing can be rewritten; None: `reads`; empty: refused."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,11 @@ def wire(datasets: Sequence[Dataset], plan: Plan, need: DataNeed, in_place: bool
         if len(datasets) > 1:
             raise InputError("data", "several hub ids are not supported; give files, or one id")
         hub = reads if need.hub is None else need.hub
+        if not hub:
+            raise InputError(
+                "data", f"{first.path}: this framework cannot read rows for {plan.method} straight from a hub; "
+                "download it and pass the file, which is then converted"
+            )  # fmt: skip
         known = first.format if first.format in hub else hub[0]
         if first.format not in ("unknown", *hub):
             raise InputError(
