@@ -10,10 +10,10 @@ import runpy
 import sys
 from pathlib import Path
 
-import transformers
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 config = json.loads(Path("smoke/work/model/config.json").read_text(encoding="utf-8"))
-kind = getattr(transformers, config["architectures"][0])
-transformers.AutoModelForCausalLM.register(kind.config_class, kind, exist_ok=True)
+# Its own `register` passes over configurations that transformers brings itself.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault(config["model_type"], config["architectures"][0])
 del sys.argv[0]
 runpy.run_path(sys.argv[0], run_name="__main__")
