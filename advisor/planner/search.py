@@ -11,7 +11,15 @@ from advisor.estimate.time import seconds_per_step
 from advisor.estimate.types import MemoryEstimate
 from advisor.plan import Plan
 from advisor.planner.legality import illegal, is_legal
-from advisor.planner.space import Skeleton, hf_layouts, megatron_layouts, rollouts, skeletons, squeezes
+from advisor.planner.space import (
+    Skeleton,
+    changed,
+    hf_layouts,
+    megatron_layouts,
+    rollouts,
+    skeletons,
+    squeezes,
+)
 from advisor.resolve import Resolved
 from advisor.rules import (
     FrameworkRules,
@@ -39,7 +47,7 @@ TOKENS_PER_PASS = 32768
 """A pass of more tokens than this no longer makes matrices more efficient."""
 MEGATRON_MARGIN = 1.3
 """How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
-CANDIDATES_JUDGED = 12
+CANDIDATES_JUDGED = 32
 """How many of the best plans are put to the framework's expression limits before giving up."""
 
 
@@ -67,13 +75,13 @@ class Searcher:
 
     def __init__(self, resolved: Resolved) -> None:
         self.resolved = resolved
+        self.model = resolved.model
         self.facts: dict[str, Mapping[str, Any]] = {
             "model": describe_model(resolved.model),
             "cluster": describe_cluster(resolved.cluster),
         }
         self.examined = 0
-        self._memory: dict[Plan, MemoryEstimate] = {}
-        self._seconds: dict[Plan, float] = {}
+        self._known: dict[Plan, Candidate] = {}
 
     def search(self, rules: FrameworkRules) -> Found:
         """The best plan of one framework, trying the tunings in order."""
@@ -152,7 +160,7 @@ class Searcher:
         spreads = [{**shape, "attention": attention} for shape in shapes if _agrees(shape, pins)]
         for rollout in rollouts(plan, model, self.resolved.cluster.gpu_memory_gib, engines):
             for shape in spreads:
-                yield replace(plan, **shape, **rollout)
+                yield changed(plan, {**shape, **rollout})
 
     def _attention(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> str:
         if "attention" in pins:
@@ -165,48 +173,63 @@ class Searcher:
 
     def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
         """The best way to hold this layout: least recomputation, then the largest micro batch that fits."""
+        # No squeeze and no habit changes what legality asks about.
+        if not plan.data_parallel or not is_legal(self._batch(plan, plan.micro_batch_size, pins), self.model):
+            return None
         best: Candidate | None = None
         for squeeze in squeezes(plan, pins):
-            shaped = self._settle(rules, replace(plan, **squeeze), pins)
-            if shaped is None:
-                continue
-            candidate = self._largest_micro_batch(rules, shaped, pins)
-            if candidate is None:
-                continue
-            if best is None or _order(candidate) < _order(best):
-                best = candidate
-            if best.memory.fits == "fits":
-                break
+            for candidate in self._squeezed(rules, plan, squeeze, pins):
+                if best is None or _order(candidate) < _order(best):
+                    best = candidate
+                if best.memory.fits == "fits":
+                    return best
         return best
 
+    def _squeezed(
+        self, rules: FrameworkRules, plan: Plan, squeeze: list[dict[str, Any]], pins: Mapping[str, Any]
+    ) -> Iterator[Candidate]:
+        """The best micro batch of each way; of ways that all hold too much only the one that holds least."""
+        smallest = self._settle(rules, changed(plan, squeeze[-1]), pins) if len(squeeze) > 1 else None
+        if smallest is not None:
+            least = self._first_micro_batch(smallest, pins)
+            if least is not None and least.memory.fits == "no":
+                yield least
+                return
+        for changes in squeeze:
+            shaped = self._settle(rules, changed(plan, changes), pins)
+            candidate = self._largest_micro_batch(shaped, pins) if shaped is not None else None
+            if candidate is not None:
+                yield candidate
+
     def _settle(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Plan | None:
-        """The plan with the framework's habits; None when it is illegal or refused."""
-        if plan.data_parallel == 0:
-            return None
-        plan = replace(plan, **self._implied(rules, plan, pins)).normalised()
+        """The plan with the framework's habits; None when its tables refuse it."""
+        plan = changed(plan, self._implied(rules, plan, pins)).normalised()
         plan = self._batch(plan, plan.micro_batch_size, pins)
-        if not is_legal(plan, self.resolved.model) or cheap_refusals(rules, plan):
-            return None
-        return plan
+        return None if cheap_refusals(rules, plan) else plan
 
     def _implied(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> dict[str, Any]:
         implied = implied_values(rules, plan)
         return {k: v for k, v in implied.items() if k not in PLANNED and k not in pins}
 
-    def _largest_micro_batch(
-        self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]
-    ) -> Candidate | None:
+    def _largest_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
         best: Candidate | None = None
-        for size in self._micro_batches(plan, pins):
-            tried = self._batch(plan, size, pins)
-            if not is_legal(tried, self.resolved.model):
-                continue
-            candidate = self._estimate(tried)
+        for candidate in self._by_micro_batch(plan, pins):
             if best is None or _order(candidate) < _order(best):
                 best = candidate
             if candidate.memory.fits == "no":
                 break
         return best
+
+    def _first_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
+        return next(self._by_micro_batch(plan, pins), None)
+
+    def _by_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Candidate]:
+        """The plan at each micro batch, smallest first."""
+        for size in self._micro_batches(plan, pins):
+            tried = self._batch(plan, size, pins)
+            # Of the legality table only the groups of online RL ask for the batch.
+            if not plan.online or is_legal(tried, self.model):
+                yield self._estimate(tried)
 
     def _micro_batches(self, plan: Plan, pins: Mapping[str, Any]) -> list[int]:
         if "micro_batch_size" in pins:
@@ -225,18 +248,18 @@ class Searcher:
         if plan.online and "gradient_accumulation_steps" not in pins:
             while micro * steps % plan.generations:
                 steps += 1
-        return replace(plan, micro_batch_size=micro, gradient_accumulation_steps=steps)
+        return changed(plan, {"micro_batch_size": micro, "gradient_accumulation_steps": steps})
 
     def _estimate(self, plan: Plan) -> Candidate:
         self.examined += 1
-        if plan not in self._memory:
-            self._memory[plan] = estimate_memory(
-                self.resolved.model, plan, self.resolved.cluster, all_stages=False
-            )
-            step = seconds_per_step(self.resolved.model, plan, self.resolved.cluster)
+        found = self._known.get(plan)
+        if found is None:
+            cluster = self.resolved.cluster
+            memory = estimate_memory(self.model, plan, cluster, all_stages=False)
             # A card without a known speed: plans are then told apart by how simple they are.
-            self._seconds[plan] = (step or 1.0) / plan.global_batch_size
-        return Candidate(plan, self._memory[plan], self._seconds[plan])
+            step = seconds_per_step(self.model, plan, cluster) or 1.0
+            found = self._known[plan] = Candidate(plan, memory, step / plan.global_batch_size)
+        return found
 
     def _no_layout(self, rules: FrameworkRules, skeleton: Skeleton) -> list[Reason]:
         """Why no layout of an open cell is left: broken divisibility, or layouts the framework lacks."""

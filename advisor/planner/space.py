@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from advisor.facts.types import ModelFacts
@@ -33,6 +34,21 @@ SHARDINGS = (
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LONG_SEQUENCE = 16384
 """From this length on, splitting the sequence over GPUs is tried."""
+
+
+_FIELDS = tuple(Plan.__dataclass_fields__)
+_VALUES = attrgetter(*_FIELDS)
+_PLACE = {name: place for place, name in enumerate(_FIELDS)}
+
+
+def changed(plan: Plan, changes: Mapping[str, Any]) -> Plan:
+    """dataclasses.replace for the search, which makes tens of thousands of plans and spent half its time there."""
+    if not changes:
+        return plan
+    values = list(_VALUES(plan))
+    for name, value in changes.items():
+        values[_PLACE[name]] = value
+    return Plan(*values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +131,15 @@ def rollouts(
     allowed = tuple(engines) if engines is not None else ("vllm", "hf")
     if "vllm" in allowed:
         weights = 2 * model.total_parameters / 2**30
+        least = plan.world_size + 1
         for fraction in (0.4, 0.6, 0.75):
             for tp in POWERS:
-                if tp > plan.world_size or model.heads % tp or plan.world_size % tp:
+                if tp >= least:
+                    break  # a larger share of the card that lets no smaller group hold the weights gains nothing
+                if model.heads % tp or plan.world_size % tp:
                     continue
                 if memory_gib * fraction * tp > 1.25 * weights:
+                    least = tp
                     yield {
                         "rollout_engine": "vllm",
                         "rollout_tensor_parallel": tp,
@@ -179,17 +199,18 @@ def _pin(pins: Mapping[str, Any], field: str, otherwise: Iterable[Any]) -> Itera
     return (pins[field],) if field in pins else otherwise
 
 
-def squeezes(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Ways to hold fewer activations, fastest first."""
+def squeezes(plan: Plan, pins: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    """Ways to hold fewer activations, fastest first: lists that differ only in how much is recomputed, the
+    last of a list holding the least."""
     if plan.backend == "megatron":
         for offload in _pin(pins, "offload", ("none", "optimizer")):
-            for recompute in _pin(pins, "recompute", ("none", "selective", "full")):
-                yield {
-                    "offload": offload,
-                    "recompute": recompute,
-                    "gradient_checkpointing": recompute != "none",
-                }
+            yield [
+                {"offload": offload, "recompute": recompute, "gradient_checkpointing": recompute != "none"}
+                for recompute in _pin(pins, "recompute", ("none", "selective", "full"))
+            ]
         return
     for liger in _pin(pins, "liger", (False, True)):
-        for checkpointing in _pin(pins, "gradient_checkpointing", (False, True)):
-            yield {"gradient_checkpointing": checkpointing, "liger": liger}
+        yield [
+            {"gradient_checkpointing": checkpointing, "liger": liger}
+            for checkpointing in _pin(pins, "gradient_checkpointing", (False, True))
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.frameworks import NAMES
+from advisor.planner.legality import is_legal
 from advisor.planner.search import Found, Searcher
-from advisor.planner.space import skeletons, squeezes
+from advisor.planner.space import changed, rollouts, skeletons, squeezes
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
 from advisor.rules import cheap_refusals, limit_refusals, load_framework
@@ -111,7 +113,9 @@ def test_brute_force_finds_nothing_better() -> None:
 
     for skeleton in skeletons(request):
         for layout in searcher._layouts(rules, skeleton.plan, skeleton.pins):
-            for squeeze in squeezes(layout, skeleton.pins):
+            if not is_legal(layout, request.model):
+                continue
+            for squeeze in chain.from_iterable(squeezes(layout, skeleton.pins)):
                 plan = searcher._settle(rules, replace(layout, **squeeze), skeleton.pins)
                 for size in searcher._micro_batches(plan, skeleton.pins) if plan else ():
                     candidate = searcher._estimate(searcher._batch(plan, size, skeleton.pins))
@@ -122,3 +126,44 @@ def test_brute_force_finds_nothing_better() -> None:
                         rules, candidate.plan, searcher.facts
                     ):
                         assert candidate.seconds >= best * 0.97
+
+
+def test_changed_is_dataclasses_replace() -> None:
+    plan = next(skeletons(resolved(tuning="full"))).plan
+    changes = {"zero_stage": 3, "seq_len": 4096, "lora_targets": ("attention",)}
+    assert changed(plan, changes) == replace(plan, **changes)
+    assert changed(plan, {}) is plan
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"tuning": "full", "gpus_per_node": 8, "model": "Qwen/Qwen3-30B-A3B"},
+        {"method": "grpo", "gpus_per_node": 8, "tuning": "full"},
+    ],
+)
+def test_the_way_that_recomputes_most_holds_least(answers: dict[str, Any]) -> None:
+    """What the search leaves out on: when that way does not fit, the others do not either."""
+    request = resolved(**answers)
+    rules = load_framework("ms-swift")
+    searcher = Searcher(request)
+    for skeleton in skeletons(request):
+        for plan in searcher._backends(rules, skeleton):
+            for layout in searcher._layouts(rules, plan, skeleton.pins):
+                if not is_legal(layout, request.model):
+                    continue
+                for group in squeezes(layout, skeleton.pins):
+                    settled = [
+                        searcher._settle(rules, replace(layout, **way), skeleton.pins) for way in group
+                    ]
+                    sizes = [searcher._estimate(plan).memory.excess if plan else None for plan in settled]
+                    if sizes[-1] is not None and sizes[-1] > 1:
+                        assert all(size is None or size > 1 for size in sizes)
+
+
+def test_a_larger_share_for_the_rollout_is_tried_only_for_a_smaller_group() -> None:
+    request = resolved(method="grpo", gpus_per_node=8, model="Qwen/Qwen3-32B")
+    plan = next(skeletons(request)).plan
+    tried = [row for row in rollouts(plan, request.model, 79.2, None) if row["rollout_engine"] == "vllm"]
+    groups = [row["rollout_tensor_parallel"] for row in tried]
+    assert groups == sorted(set(groups), reverse=True)
