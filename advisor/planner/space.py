@@ -130,24 +130,34 @@ def rollouts(
         return
     allowed = tuple(engines) if engines is not None else ("vllm", "hf")
     if "vllm" in allowed:
-        weights = 2 * model.total_parameters / 2**30
-        least = plan.world_size + 1
-        for fraction in (0.4, 0.6, 0.75):
-            for tp in POWERS:
-                if tp >= least:
-                    break  # a larger share of the card that lets no smaller group hold the weights gains nothing
-                if model.heads % tp or plan.world_size % tp:
-                    continue
-                if memory_gib * fraction * tp > 1.25 * weights:
-                    least = tp
-                    yield {
-                        "rollout_engine": "vllm",
-                        "rollout_tensor_parallel": tp,
-                        "rollout_memory_fraction": fraction,
-                    }
-                    break
+        yield from _engines(plan, model, memory_gib)
     if "hf" in allowed:
         yield {"rollout_engine": "hf"}
+
+
+def _engines(plan: Plan, model: ModelFacts, memory_gib: float) -> list[dict[str, Any]]:
+    """vLLM settings: for growing shares of the card, the smallest group that holds the weights; groups that
+    reach over nodes (every matrix then waits for the network) only where no other does, and then the smallest."""
+    weights = 2 * model.total_parameters / 2**30
+    least = plan.world_size + 1
+    found: list[dict[str, Any]] = []
+    for fraction in (0.4, 0.6, 0.75):
+        for tp in POWERS:
+            if tp >= least:
+                break  # a larger share of the card that lets no smaller group hold the weights gains nothing
+            if model.heads % tp or plan.world_size % tp or memory_gib * fraction * tp <= 1.25 * weights:
+                continue
+            least = tp
+            found.append(
+                {
+                    "rollout_engine": "vllm",
+                    "rollout_tensor_parallel": tp,
+                    "rollout_memory_fraction": fraction,
+                }
+            )
+            break
+    inside = [setting for setting in found if setting["rollout_tensor_parallel"] <= plan.gpus_per_node]
+    return inside or found[-1:]
 
 
 def hf_layouts(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
