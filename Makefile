@@ -32,7 +32,7 @@ check: $(STAMP)
 
 conformance: $(STAMP)
 	$(BIN)/python tools/framework_env.py --all
-	$(BIN)/python -m pytest tests/conformance -rA
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/conformance -rA
 
 examples: $(STAMP)
 	$(BIN)/python tools/render_examples.py

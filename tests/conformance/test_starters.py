@@ -21,12 +21,11 @@ CELLS = yaml.safe_load(Path(__file__).with_name("cells.yaml").read_text("utf-8")
 
 
 def requests(name: str) -> Iterator[dict[str, Any]]:
-    """Every method x tuning x shape x model of one framework; what it cannot do is refused by the advice."""
+    """Every method x tuning x shape of one framework; what it cannot do is refused by the advice."""
     for method in METHODS:
         for tuning in TUNINGS:
-            for model in CELLS["models"]:
-                for shape in CELLS["shapes"]:
-                    yield {"method": method, "tuning": tuning, "model": model, **shape}
+            for shape in CELLS["shapes"]:
+                yield {"method": method, "tuning": tuning, **shape}
     for journey in CELLS["journeys"]:
         if journey["framework"] == name:
             yield {key: value for key, value in journey.items() if key != "framework"}
