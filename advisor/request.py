@@ -88,6 +88,12 @@ class Request(BaseModel):
 
     max_hours: float | None = _ask("limits", "Longest training time, hours", gt=0)
     max_cost: float | None = _ask("limits", "Highest cost, USD", gt=0)
+    minimize: Literal["gpus", "hours", "cost"] | None = _ask(
+        "limits", "Fewest GPUs that do it, or least hours or cost up to the given cluster"
+    )
+    what_fits: Literal["seq-len", "model"] | None = _ask(
+        "limits", "Longest sequence or largest catalog model that fits; a given one is the most tried"
+    )
 
     framework: FrameworkName | None = _ask("preferences", "Pin one framework")
     framework_version: str | None = _ask("preferences", "Pin its release")

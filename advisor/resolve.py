@@ -56,7 +56,10 @@ def default(name: str, context: Mapping[str, Any]) -> tuple[Any, str]:
 def missing(request: Request) -> list[str]:
     """Required fields that nobody answered; the method may come from the data."""
     gone = [name for name in REQUIRED if getattr(request, name) is None]
-    return [name for name in gone if not (name == "method" and request.data)]
+    found_later = {"method"} if request.data else set[str]()
+    if request.what_fits == "model":
+        found_later.add("model")
+    return [name for name in gone if name not in found_later]
 
 
 def resolve(request: Request) -> Resolved:

@@ -251,15 +251,24 @@ def _show_framework(shown: Mapping[str, Any], output: str) -> None:
 
 @click.command()
 @click.argument("rule_id", metavar="[ID]", required=False)
+@click.option("--for", "answers", metavar="ANSWERS", help="What each rule says of the request in this file.")
 @OUTPUT
-def rules(rule_id: str | None, output: str) -> int:
-    """The rules of the selection policy, or one rule or framework row by id."""
+def rules(rule_id: str | None, answers: str | None, output: str) -> int:
+    """The rules of the selection policy, or one rule or framework row by id.
+
+    With --for: each rule's verdict for that request and each framework's plan, and the framework's own limits;
+    an ID then keeps that one rule or limit.
+    """
     from advisor.rules import load_policy
 
+    if answers:
+        from advisor.cli.trace import show_trace
+
+        return show_trace(answers, rule_id, output)
     if rule_id:
         row = policy_row(rule_id) or framework_row(rule_id)
         if row is None:
-            raise InputError("rule", f"{rule_id!r} is not known{_close(rule_id)}")
+            raise unknown_rule(rule_id)
         _show(row, output)
         return 0
     rows = [policy_row(rule.id) or {} for rule in load_policy().rules]
@@ -338,6 +347,10 @@ def row_ids() -> list[str]:
     from advisor.rules import load_policy
 
     return [rule.id for rule in load_policy().rules] + [row.id for _, row in _framework_rows()]
+
+
+def unknown_rule(rule_id: str) -> InputError:
+    return InputError("rule", f"{rule_id!r} is not known{_close(rule_id)}")
 
 
 def _close(rule_id: str) -> str:

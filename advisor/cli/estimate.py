@@ -39,6 +39,7 @@ def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
     """The contract's object, and what the named framework would refuse about the plan."""
     from advisor import __version__
     from advisor.advise import check_names, model_dict, parameters_dict, time_dict
+    from advisor.errors import InputError
     from advisor.estimate.memory import estimate_memory
     from advisor.estimate.parameters import count_parameters
     from advisor.estimate.time import estimate_time
@@ -46,6 +47,9 @@ def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
     from advisor.rules import load_framework
 
     check_names(request)
+    for field in ("minimize", "what_fits"):
+        if getattr(request, field):
+            raise InputError(field, "an estimate is of one plan and searches nothing; use advisor recommend")
     rules = load_framework(request.framework) if request.framework else None
     spelled_out = explicit_plan(request, rules)
     resolved, plan = spelled_out.resolved, spelled_out.plan

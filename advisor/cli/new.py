@@ -63,6 +63,8 @@ def new(
 def _complete(request: Request) -> None:
     from advisor.resolve import missing
 
+    if request.what_fits == "model" and request.model is None:
+        raise InputError("model", "a starter repo needs one: ask advisor recommend --what-fits model first")
     gone = missing(request)
     if gone:
         flags = " ".join(f"--{name.replace('_', '-')} ..." for name in gone)

@@ -21,10 +21,10 @@ def recommend(answers: str | None, output: str, quiet: bool, verbose: bool, **fl
 
     Exit code 3: nothing fits, or the pinned framework cannot do it; the nearest feasible requests follow.
     """
-    from advisor.advise import advise
+    from advisor.advise import advise, explain
 
     request, _ = read_request(answers, flags)
-    advice = advise(request)
+    advice = explain(advise(request))
     if output == "text":
         from advisor.report.terminal import show
 

@@ -60,7 +60,8 @@ def advice_schema() -> JsonSchema:
         "warnings": TEXTS,
         "versions": _versions(),
     }
-    return {"$schema": DRAFT, "title": "Advice", **_object(keys)}
+    reverse = {"minimize": _reverse(), "what_fits": _reverse()}
+    return {"$schema": DRAFT, "title": "Advice", **_object(keys, reverse)}
 
 
 def estimate_schema() -> JsonSchema:
@@ -214,7 +215,26 @@ def _ranked() -> JsonSchema:
         "evidence": _object(dict.fromkeys(("parsed", "ran_cpu", "ran_gpu"), proof)),
         "warnings": TEXTS,
     }
-    return _object(keys)
+    return _object(keys, {"unseated_by": TEXTS})
+
+
+def _reverse() -> JsonSchema:
+    """The answer to --minimize or --what-fits, and the requests tried for it."""
+    rung = _object(
+        {"feasible": {"type": "boolean"}},
+        {
+            "nodes": COUNT,
+            "gpus_per_node": COUNT,
+            "seq_len": COUNT,
+            "response_len": COUNT,
+            "model": TEXT,
+            "framework": TEXT,
+            "gib_per_gpu": NUMBER,
+            "hours": _or_null(NUMBER),
+            "cost": _or_null(NUMBER),
+        },
+    )
+    return _object({"what": TEXT, "chosen": _or_null(_object({})), "tried": _array(rung)})
 
 
 def _rejected() -> JsonSchema:

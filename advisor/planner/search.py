@@ -83,6 +83,11 @@ class Searcher:
         self.examined = 0
         self._known: dict[Plan, Candidate] = {}
 
+    @property
+    def estimated(self) -> int:
+        """Different plans among those examined."""
+        return len(self._known)
+
     def search(self, rules: FrameworkRules) -> Found:
         """The best plan of one framework, trying the tunings in order."""
         before = self.examined

@@ -9,8 +9,10 @@ from typing import Any
 
 from advisor.advise import Advice, Ranked, Rejected
 from advisor.estimate.types import TERMS
+from advisor.flips import gpus_text
 from advisor.plan import Plan
 from advisor.planner.search import describe
+from advisor.reverse import Answer
 from advisor.rules import Reason
 
 WIDTH = 100
@@ -20,6 +22,8 @@ SHOWN_REASONS = 6
 def show(advice: Advice, *, verbose: bool) -> str:
     """The whole advice: what was understood, the ranking, why, why not the others, what would be feasible."""
     blocks = [_asked(advice, verbose)]
+    if advice.reverse:
+        blocks.append(_reverse(advice.reverse))
     if advice.ranking:
         blocks.append(_ranking(advice.ranking))
         blocks.append(_best(advice.ranking[0], verbose))
@@ -64,6 +68,32 @@ def _asked(advice: Advice, verbose: bool) -> str:
     ]
     lines.append(_wrap("Assumed  " + "; ".join(defaults), "         "))
     return "\n".join(lines)
+
+
+def _reverse(answer: Answer) -> str:
+    """What was chosen, and every request that was tried."""
+    asked = f"--{answer.question.replace('_', '-')} {answer.what}"
+    chosen = _named(answer.chosen) if answer.chosen else "none of these fits"
+    head = ("tried", "framework", "GiB per GPU", "time", "USD")
+    body = [
+        (
+            _named(row.changes),
+            "no plan" if row.best is None else row.best.framework,
+            "-" if row.best is None else f"{row.best.memory.total:.1f}",
+            "-" if row.best is None or row.best.time.hours is None else duration(row.best.time.hours),
+            "-" if row.best is None or row.best.time.cost is None else f"{row.best.time.cost:,.0f}",
+        )
+        for row in answer.tried
+    ]
+    return f"{asked}: {chosen}\n{table([head, *body])}"
+
+
+def _named(changes: Mapping[str, Any]) -> str:
+    if "nodes" in changes:
+        return gpus_text(changes["nodes"], changes["gpus_per_node"])
+    return ", ".join(
+        f"{value} tokens" if isinstance(value, int) else str(value) for value in changes.values()
+    )
 
 
 def _origin(origin: str, verbose: bool) -> str:
@@ -121,6 +151,9 @@ def _best(row: Ranked, verbose: bool) -> str:
         _wrap(f"Memory peaks at the {row.memory.moment}: {_terms(row)}"),
         *(_wrap(_reason(reason, verbose)) for reason in shown),
     ]
+    if verbose and row.unseated_by:
+        lines.append("What would unseat it")
+        lines += [_wrap(f"- {change}") for change in row.unseated_by]
     if not verbose:
         more = len(row.reasons) - len(shown)
         lines.append(f"({f'{more} more reasons and the' if more else 'The'} sources: --verbose)")

@@ -31,7 +31,7 @@ from advisor.rules.selection import (
     score,
     warnings,
 )
-from advisor.rules.types import Capability, Evidence, FrameworkRules, Policy, Reason, Rule
+from advisor.rules.types import Capability, Evidence, FrameworkRules, Limit, Policy, Reason, Rule
 
 __all__ = [
     "APPLIES",
@@ -41,6 +41,7 @@ __all__ = [
     "Evidence",
     "FrameworkRules",
     "Judgement",
+    "Limit",
     "Policy",
     "Reason",
     "Rule",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -54,3 +56,35 @@ def test_what_is_not_there(run: Advisor, argv: tuple[str, ...], message: str) ->
     assert ran.code == 2
     assert message in ran.err
     assert ran.out == ""
+
+
+ANSWERS = "model: Qwen/Qwen3-8B\ngpu: h100\nmethod: grpo\ngpus_per_node: 8\nmax_hours: 10\n"
+
+
+def test_rules_for_a_request(run: Advisor, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_text(ANSWERS)
+    shown = run("rules", "--for", str(answers), "--output", "json").json()
+    rows = {row["framework"]: row for row in shown["frameworks"]}
+    assert len(rows) == 6
+    assert rows["verl"]["feasible"]
+    assert rows["llamafactory"]["plan"] is None
+    assert rows["llamafactory"]["refusals"]
+    heart = {rule["rule"]: rule for rule in rows["verl"]["rules"]}["seed.rl-heart"]
+    assert (heart["outcome"], heart["points"]) == ("applies", 30)
+    hours = {rule["rule"]: rule for rule in rows["trl"]["rules"]}["fit.max-hours"]
+    assert (hours["outcome"], hours["why"]) == ("undecided", "time.hours not known")
+    assert {limit["outcome"] for limit in rows["trl"]["limits"]} <= {"passes", "undecided"}
+
+
+def test_rules_for_a_request_as_text(run: Advisor, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.yaml"
+    answers.write_text(ANSWERS)
+    whole = run("rules", "--for", str(answers))
+    assert whole.code == 0
+    assert "not decidable" in whole.out
+    assert "trl." in whole.out
+    one = run("rules", "gate.pinned", "--for", str(answers))
+    assert one.out.count("gate.pinned") == 6
+    assert "gate.avoided" not in one.out
+    assert run("rules", "gate.pined", "--for", str(answers)).code == 2

@@ -158,3 +158,33 @@ def test_bad_input_gets_one_clear_line(run: Advisor, file: Path) -> None:
 
 def test_there_are_bad_inputs() -> None:
     assert len(BAD) >= 20
+
+
+def test_reverse_questions_are_shown(run: Advisor) -> None:
+    text = run("recommend", *BASE, "--what-fits", "seq-len")
+    assert text.code == 0
+    assert "--what-fits seq-len: " in text.out
+    shown = run("recommend", *BASE, "--minimize", "gpus", "--output", "json").json()
+    assert shown["minimize"]["chosen"] == {"nodes": 1, "gpus_per_node": 1}
+    assert shown["minimize"]["tried"][0]["feasible"] is True
+
+
+def test_a_reverse_question_is_none_of_an_estimate(run: Advisor) -> None:
+    ran = run("estimate", *BASE, "--minimize", "gpus")
+    assert ran.code == 2
+    assert "advisor recommend" in ran.err
+
+
+def test_the_largest_model_needs_no_model(run: Advisor) -> None:
+    argv = ("--gpu", "t4", "--method", "sft", "--what-fits", "model")
+    assert run("recommend", *argv, "--output", "json").json()["what_fits"]["chosen"]["model"]
+    ran = run("new", *argv, "--yes")
+    assert ran.code == 2
+    assert "--what-fits model" in ran.err
+
+
+def test_what_would_unseat_the_first_is_said(run: Advisor) -> None:
+    assert "What would unseat it" in run("recommend", *BASE, "--verbose").out
+    rows = run("recommend", *BASE, "--output", "json").json()["ranking"]
+    assert rows[0]["unseated_by"]
+    assert all("unseated_by" not in row for row in rows[1:])

@@ -13,6 +13,8 @@ REQUESTS = {
     "plain": BASE,
     "cluster": ("--model", "Qwen/Qwen3-235B-A22B", "--gpu", "h100", "--nodes", "4", "--method", "sft"),
     "online": ("--model", "Qwen/Qwen3-8B", "--gpu", "h100", "--gpus-per-node", "8", "--method", "grpo"),
+    "smallest": (*BASE, "--minimize", "gpus"),
+    "longest": (*BASE, "--what-fits", "seq-len"),
     "infeasible": ("--model", "Qwen/Qwen3-32B", "--gpu", "t4", "--method", "sft", "--tuning", "full"),
 }
 
@@ -33,7 +35,7 @@ def test_advice(run: Advisor, name: str) -> None:
         jsonschema.validate(row["request"], request)
 
 
-@pytest.mark.parametrize("name", sorted(REQUESTS))
+@pytest.mark.parametrize("name", ["plain", "cluster", "online", "infeasible"])
 def test_estimate(run: Advisor, name: str) -> None:
     shown = run("estimate", *REQUESTS[name], "--output", "json").json()
     jsonschema.validate(shown, schema(run, "estimate"))
