@@ -21,8 +21,13 @@ def unseated_by(ranking: Sequence[Ranked], policy: Policy) -> tuple[str, ...]:
     """Each single change that takes the first place, or, when there is none, what carries the lead."""
     if len(ranking) < 2:
         return ()
-    found = [*_by_preference(ranking, policy), *_by_rule(ranking)]
+    found = [*_level(ranking), *_by_preference(ranking, policy), *_by_rule(ranking)]
     return tuple(found) or (_carried(ranking),)
+
+
+def _level(ranking: Sequence[Ranked]) -> list[str]:
+    names = [row.framework for row in ranking[1:] if ranking[0].score - row.score <= LEVEL]
+    return [f"level: {', '.join(names)}, after {ranking[0].framework} by name only"] if names else []
 
 
 def _by_preference(ranking: Sequence[Ranked], policy: Policy) -> list[str]:
@@ -79,8 +84,6 @@ def _first(scores: Mapping[str, float | None]) -> str:
 def _carried(ranking: Sequence[Ranked]) -> str:
     best, second = ranking[0], ranking[1]
     lead = best.score - second.score
-    if lead <= LEVEL:
-        return f"no single rule or preference: {second.framework} is level, and second by name"
     rules = [j.rule.id for j in _moving(best.judged) if j.points > _points(second, j.rule.id)]
     rules += [j.rule.id for j in _moving(second.judged) if j.points < 0 and not _points(best, j.rule.id)]
     carried = f", carried by {', '.join(rules)}" if rules else ""

@@ -38,7 +38,7 @@ def test_each_change_puts_the_named_framework_first(answers: dict[str, Any], tmp
             house.write_text(LEFT_OUT.format(rule=what.removeprefix("without rule ")), "utf-8")
             changed = {**asked, "rules": (str(house),)}
         else:
-            assert what == "no single rule or preference"
+            assert what in ("no single rule or preference", "level")
             continue
         first = advise(parse_request(changed)).ranking[0].framework
         assert first == who.split()[0], change
@@ -50,3 +50,12 @@ def test_alone_nothing_unseats() -> None:
     assert advice.best is not None
     assert advice.best.unseated_by == ()
     assert "unseated_by" not in advice.best.as_dict()
+
+
+def test_a_tie_is_said() -> None:
+    best = explain(advise(parse_request(BASE))).best
+    assert best is not None
+    assert (best.framework, best.unseated_by[0]) == (
+        "axolotl",
+        "level: llamafactory, after axolotl by name only",
+    )

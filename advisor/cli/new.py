@@ -48,12 +48,14 @@ def new(
     _complete(request)
     target = _target(directory, request)
 
-    from advisor.advise import advise
+    from advisor.advise import advise, explain
     from advisor.starter.write import refuse_non_empty
 
     if not dry_run:
         refuse_non_empty(target, force)
     advice = advise(request)
+    if advice.best is None:
+        advice = explain(advice)
     _show(advice, output, verbose)
     if advice.best is None:
         raise NothingFeasible("nothing was written: no framework can run this request")
