@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Train with TRL. On every node of the job; what it reads stands in launch/env.sh.
+# Further arguments go to the framework's own command.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=launch/env.sh
+source launch/env.sh
+
+launch=(--num_processes "$NPROC_PER_NODE")
+exec accelerate launch --config_file accelerate.yaml "${launch[@]}" train.py --config train.yaml "$@"
