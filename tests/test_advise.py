@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from advisor.frameworks import NAMES
 from advisor.request import parse_request
 
 
-@lru_cache(maxsize=None)
+@cache
 def _advice(answers: tuple[tuple[str, Any], ...]) -> Advice:
     return advise(parse_request(dict(answers)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import ceil
 from pathlib import PurePath
 from typing import Any
@@ -241,11 +241,14 @@ def _unfrozen(plan: Plan, job: Job) -> Any:
     """The last layers, one pattern; a dot in it is a literal dot."""
     if plan.tuning != "freeze":
         return ABSENT
-    stem = next(w.name.partition("layers.*")[0] for w in job.model.weights if "layers.*." in w.name)
     first = job.model.layers - plan.freeze_trainable_layers
-    numbers = "|".join(str(number) for number in range(max(first, 0), job.model.layers))
+    return _patterns(plan, job, range(max(first, 0), job.model.layers))
+
+
+def _patterns(plan: Plan, job: Job, numbers: Iterable[int]) -> list[str]:
+    stem = next(w.name.partition("layers.*")[0] for w in job.model.weights if "layers.*." in w.name)
     head = ["^score."] if plan.method == "rm" else []
-    return [f"^{stem}layers.({numbers}).", *head]
+    return [f"^{stem}layers.({'|'.join(map(str, numbers))}).", *head]
 
 
 def _count_unfrozen(patterns: Sequence[str]) -> int:
@@ -758,6 +761,7 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "row_files": [job.data_path, *(["chat_rows.py"] if plan.method == "kto" else [])],
         "trackers": [switch for switch, _ in TRACKERS.values()],
         "batch": _smoke_batch(plan),
+        "tiny_unfrozen": json.dumps(_patterns(plan, job, (1,))),
         "scorers": json.dumps([*scorers, "smoke/work/scorer.v1"]),
     }
 

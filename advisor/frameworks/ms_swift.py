@@ -15,6 +15,7 @@ from typing import Any
 from advisor.errors import InputError
 from advisor.facts import rows
 from advisor.facts.lora import expert_parameter_names, linear_module_names
+from advisor.facts.types import ModelFacts
 from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind
 from advisor.frameworks.table import (
     ABSENT,
@@ -215,14 +216,17 @@ def _expert_parameters(plan: Plan, job: Job) -> Any:
     return expert_parameter_names(job.model) if wanted else ABSENT
 
 
+def _layer_prefix(model: ModelFacts) -> str:
+    attention = next(w.name for w in model.weights if w.role == "attention" and ".*." in w.name)
+    return attention.partition("*")[0]
+
+
 def _last_layers(plan: Plan, job: Job) -> Any:
     """Prefixes of the layers that train; the closing dot keeps layer 3 apart from layer 30."""
     if plan.tuning != "freeze":
         return ABSENT
-    attention = next(w.name for w in job.model.weights if w.role == "attention" and ".*." in w.name)
-    prefix = attention.partition("*")[0]
     first = max(0, job.model.layers - plan.freeze_trainable_layers)
-    return [f"{prefix}{layer}." for layer in range(first, job.model.layers)]
+    return [f"{_layer_prefix(job.model)}{layer}." for layer in range(first, job.model.layers)]
 
 
 def _adapters(plan: Plan, job: Job) -> Any:
@@ -760,5 +764,6 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "trained_file": "smoke/nearest.yaml" if megatron(plan) else "train.yaml",
         "trained_command": command(near, job),
         "model_type": _registered(job)[0],
+        "layer_prefix": _layer_prefix(job.model),
         "smoke_batch": plan.generations if _grouped(plan) else 2,
     }

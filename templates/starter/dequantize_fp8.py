@@ -55,7 +55,7 @@ def convert(source: Path, target: Path) -> None:
     for shard in sorted(set(checkpoint.shard_of.values())):
         tensors: dict[str, torch.Tensor] = {}
         with safe_open(source / shard, framework="pt") as opened:
-            for name in opened.keys():
+            for name in opened.keys():  # noqa: SIM118 - it is no mapping
                 if name.endswith("_scale_inv") or name.startswith(skipped):
                     continue
                 weight = opened.get_tensor(name)
@@ -66,7 +66,7 @@ def convert(source: Path, target: Path) -> None:
                 total += weight.numel() * weight.element_size()
         if tensors:
             save_file(tensors, target / shard, metadata={"format": "pt"})
-            written |= {name: shard for name in tensors}
+            written |= dict.fromkeys(tensors, shard)
         print(f"{shard}: {len(tensors)} tensors", flush=True)
     index = {"metadata": {"total_size": total}, "weight_map": written}
     (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))

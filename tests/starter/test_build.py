@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _files(name: str, number: int, method: str) -> tuple[Emitted, ...]:
     data = DATA / ("rl.jsonl" if method == "grpo" else "sft.jsonl")
     answers = {

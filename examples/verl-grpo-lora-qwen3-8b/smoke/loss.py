@@ -33,7 +33,14 @@ from typing import Any, NamedTuple
 LOSS_KEYS = ("loss", "train/loss", "train_loss_step", "lm_loss", "lm loss", "actor/pg_loss", "actor/loss",
              "policy_loss", "training/loss", "loss/policy_avg")  # fmt: skip
 GRADIENT_KEYS = ("grad_norm", "train/grad_norm", "actor/grad_norm", "training/grad_norm")
-REWARD_KEYS = ("reward", "rewards/mean", "train/reward", "critic/score/mean", "critic/rewards/mean", "objective/scores")
+REWARD_KEYS = (
+    "reward",
+    "rewards/mean",
+    "train/reward",
+    "critic/score/mean",
+    "critic/rewards/mean",
+    "objective/scores",
+)
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+|nan|inf(?:inity)?)"
 WRAPPED = rf"(?:(?:np|numpy)\.float\d+\(|tensor\()?['\"]?({NUMBER})"
 STEP_KEYS = ("step", "global_step", "iteration", "training/global_step")

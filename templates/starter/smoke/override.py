@@ -37,7 +37,11 @@ def main() -> int:
                 print(f"override: {dotted}: {before} -> {place[last]}")
         drop = False
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=2) if target.endswith(".json") else yaml.safe_dump(content, sort_keys=False)
+    text = (
+        json.dumps(content, indent=2)
+        if target.endswith(".json")
+        else yaml.safe_dump(content, sort_keys=False)
+    )
     Path(target).write_text(text, encoding="utf-8")
     return 0
 

@@ -170,9 +170,8 @@ class CpuServer:
                 return  # the base is already here, read from disk
             self.updates += 1
             if peft_config is None:
-                strangers = self.model.load_state_dict(dict(weights), strict=False).unexpected_keys
-                if strangers:  # a tied head may be missing, but nothing may be left over
-                    raise RuntimeError(f"weights that fit nothing: {strangers[:3]}")
+                if self.model.load_state_dict(dict(weights), strict=False).unexpected_keys:
+                    self._reload(dict(weights))  # a tied head may be missing, but nothing may be left over
                 return
             from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 
@@ -184,6 +183,19 @@ class CpuServer:
             result = set_peft_model_state_dict(self.model, dict(weights))
             if result.unexpected_keys:
                 raise RuntimeError(f"adapter weights that fit nothing: {result.unexpected_keys[:3]}")
+
+    def _reload(self, weights: dict[str, torch.Tensor]) -> None:
+        """Weights under their names on disk, where each expert stands alone: transformers knows how to fuse them."""
+        model, report = type(self.model).from_pretrained(
+            None,
+            config=self.model.config,
+            state_dict=weights,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        if strangers := list(report["unexpected_keys"]):
+            raise RuntimeError(f"weights that fit nothing: {strangers[:3]}")
+        self.model = model.eval()
 
     def _generate(self, prompt_ids: list[int], params: dict[str, Any]) -> tuple[list[int], list[float]]:
         room = self.config.prompt_length + self.config.response_length - len(prompt_ids)
