@@ -219,7 +219,19 @@ def _vllm(plan: Plan) -> bool:
 
 
 def _modules(plan: Plan, job: Job) -> Any:
-    return linear_module_names(job.model, plan.lora_targets) if plan.uses_adapter else ABSENT
+    """Names; for a model that sees a pattern, as names alone may fit its image tower too."""
+    if not plan.uses_adapter:
+        return ABSENT
+    names = linear_module_names(job.model, plan.lora_targets)
+    if not job.model.vision:
+        return names
+    return rf"{re.escape(_stem(job))}layers\.\d+\..*\b(?:{'|'.join(names)})"
+
+
+def _stem(job: Job) -> str:
+    """What stands before `layers` in the names of the language model's weights."""
+    inside = (w for w in job.model.weights if w.role == "attention" and "layers.*." in w.name)
+    return next(inside).name.partition("layers.*")[0]
 
 
 def _expert_parameters(plan: Plan, job: Job) -> Any:
@@ -242,13 +254,12 @@ def _unfrozen(plan: Plan, job: Job) -> Any:
     if plan.tuning != "freeze":
         return ABSENT
     first = job.model.layers - plan.freeze_trainable_layers
-    return _patterns(plan, job, range(max(first, 0), job.model.layers))
+    return _patterns(plan, f"^{_stem(job)}layers", range(max(first, 0), job.model.layers))
 
 
-def _patterns(plan: Plan, job: Job, numbers: Iterable[int]) -> list[str]:
-    stem = next(w.name.partition("layers.*")[0] for w in job.model.weights if "layers.*." in w.name)
+def _patterns(plan: Plan, layers: str, numbers: Iterable[int]) -> list[str]:
     head = ["^score."] if plan.method == "rm" else []
-    return [f"^{stem}layers.({'|'.join(map(str, numbers))}).", *head]
+    return [f"{layers}.({'|'.join(map(str, numbers))}).", *head]
 
 
 def _count_unfrozen(patterns: Sequence[str]) -> int:
@@ -749,7 +760,12 @@ def _check_reward_model(name: str) -> None:
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
-    return Smoke(rl=plan.online, judged_roles=("config", "deepspeed"))
+    judged = ("config", "deepspeed")
+    if not job.model.vision:
+        return Smoke(rl=plan.online, judged_roles=judged)
+    tool = {"text_part.py": "axolotl/smoke/text_part.py"}
+    partial = "the image tower: Axolotl wants an image processor, which no tiny model has"
+    return Smoke(files=tool, rl=plan.online, partial=partial, judged_roles=judged)
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
@@ -761,7 +777,8 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "row_files": [job.data_path, *(["chat_rows.py"] if plan.method == "kto" else [])],
         "trackers": [switch for switch, _ in TRACKERS.values()],
         "batch": _smoke_batch(plan),
-        "tiny_unfrozen": json.dumps(_patterns(plan, job, (1,))),
+        "tiny_unfrozen": json.dumps(_patterns(plan, "^[a-z_.]*layers", (1,))),
+        "module_names": json.dumps(linear_module_names(job.model, plan.lora_targets)),
         "scorers": json.dumps([*scorers, "smoke/work/scorer.v1"]),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import ModuleType
 from typing import Any
 
@@ -203,6 +204,13 @@ def test_spread_experts_are_gathered_when_saved() -> None:
     assert found["expert_parallel_size"] == 8
     assert found["dp_shard_size"] == 2
     assert found[axolotl.WRAP] == "Qwen3MoeDecoderLayer"
+
+
+def test_adapters_of_a_model_that_sees_stay_in_its_language_model() -> None:
+    plan = plan_for(NAME)
+    pattern = written(NAME, plan, job_for(plan, "google/gemma-3-4b-it"))["lora_target_modules"]
+    assert re.fullmatch(pattern, "model.language_model.layers.3.self_attn.q_proj")
+    assert re.fullmatch(pattern, "model.vision_tower.encoder.layers.3.self_attn.q_proj") is None
 
 
 def test_a_large_model_is_saved_in_pieces() -> None:
