@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,8 @@ def _smoke(
     files: Sequence[Emitted],
 ) -> list[Emitted]:
     smoke = module.smoke(plan, job)
+    if plan.rollout_engine == "vllm" and not smoke.partial:
+        smoke = replace(smoke, partial="the vLLM rollout: the model itself generated the answers")
     judged = [file.path for file in files if file.role in smoke.judged_roles]
     arguments = ["--seq-class"] if plan.method == "rm" and smoke.reward_head else []
     if resolved.model.local_path:
