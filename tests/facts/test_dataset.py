@@ -210,8 +210,9 @@ def test_parquet_needs_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_parquet_with_pyarrow(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+    from pyarrow import parquet
+
     file = tmp_path / "d.parquet"
     parquet.write_table(pyarrow.Table.from_pylist([ROWS["messages"], ROWS["messages"]]), file)
     assert (data.inspect(str(file)).format, data.inspect(str(file)).rows) == ("messages", 2)
