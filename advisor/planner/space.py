@@ -137,7 +137,7 @@ def rollouts(
 
 def _engines(plan: Plan, model: ModelFacts, memory_gib: float) -> list[dict[str, Any]]:
     """vLLM settings: for growing shares of the card, the smallest group that holds the weights; groups that
-    reach over nodes (every matrix then waits for the network) only where no other does, and then the smallest."""
+    reach over nodes (every matrix then waits for the network) only where no other does."""
     weights = 2 * model.total_parameters / 2**30
     least = plan.world_size + 1
     found: list[dict[str, Any]] = []
@@ -157,7 +157,7 @@ def _engines(plan: Plan, model: ModelFacts, memory_gib: float) -> list[dict[str,
             )
             break
     inside = [setting for setting in found if setting["rollout_tensor_parallel"] <= plan.gpus_per_node]
-    return inside or found[-1:]
+    return inside or found
 
 
 def hf_layouts(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
