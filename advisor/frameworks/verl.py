@@ -1076,13 +1076,15 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
-    left_out = nearest(plan)[1]
+    left_out = [nearest(plan)[1]]
+    if plan.online:
+        left_out.append("the vLLM rollout (the model itself generated)")
     if job.reward_model:
-        left_out = " and ".join(filter(None, (left_out, "the reward model")))
+        left_out.append("the reward model")
     names = ("verl_cpu.py", "any_reward.py") if job.reward_model else ("verl_cpu.py",)
     return Smoke(
         files={name: f"verl/smoke/{name}" for name in names},
-        partial=left_out,
+        partial=", ".join(filter(None, left_out)),
         rl=plan.online,
         judged_roles=("config",),
     )

@@ -331,6 +331,14 @@ def test_the_nearest_plan_can_be_rendered_and_says_what_it_leaves_out() -> None:
     assert verl.nearest(plan_for(NAME, **RL)) == (plan_for(NAME, **RL), "")
 
 
+def test_what_a_cpu_leaves_out_is_said() -> None:
+    sft = plan_for(NAME)
+    assert verl.smoke(sft, job_for(sft)).partial == ""
+    grpo = plan_for(NAME, **RL, **{"backend": "megatron"}, lora_targets=("attention",))
+    partial = verl.smoke(grpo, job_for(grpo, reward=None, reward_model="org/reward")).partial
+    assert [word in partial for word in ("Megatron", "vLLM rollout", "reward model")] == [True] * 3
+
+
 def test_files_name_what_run_sh_needs() -> None:
     plan = plan_for(NAME, **RL, nodes=2)
     job = job_for(plan, reward="rewards.py:points", data_format="rl-prompts")
