@@ -64,4 +64,4 @@ echo "smoke: smoke/nearest.sh, with these overrides"
 printf 'override: %s\n' "${smoke[@]}"
 NNODES=1 NODE_RANK=0 NPROC_PER_NODE=1 bash smoke/nearest.sh "${smoke[@]}" 2>&1 | tee "$work/log.txt"
 
-python smoke/loss.py "$work/log.txt" --steps 3 --seconds "$((SECONDS - started))" --rl --partial 'Megatron (FSDP2 trained instead)'
+python smoke/loss.py "$work/log.txt" --steps 3 --seconds "$((SECONDS - started))" --rl --partial 'Megatron (FSDP2 trained instead), the vLLM rollout (the model itself generated)'

@@ -64,4 +64,4 @@ echo "smoke: train.sh, with these overrides"
 printf 'override: %s\n' "${smoke[@]}"
 NNODES=1 NODE_RANK=0 NPROC_PER_NODE=1 bash train.sh "${smoke[@]}" 2>&1 | tee "$work/log.txt"
 
-python smoke/loss.py "$work/log.txt" --steps 3 --seconds "$((SECONDS - started))" --rl --partial 'the vLLM rollout: the model itself generated the answers'
+python smoke/loss.py "$work/log.txt" --steps 3 --seconds "$((SECONDS - started))" --rl --partial 'the vLLM rollout (the model itself generated)'

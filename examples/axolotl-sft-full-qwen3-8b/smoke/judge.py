@@ -473,11 +473,13 @@ def deepspeed_of(config: dict[str, Any], file: Path, world_size: int) -> list[st
 def model_problems(config: dict[str, Any], model_dir: str) -> list[str]:
     """Names that the schema takes as text, against the architecture on the meta device."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     try:
+        text = AutoConfig.from_pretrained(model_dir)
+        sees = type(text) in AutoModelForImageTextToText._model_mapping  # as Axolotl loads such a model
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir))
+            model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(text)
     except (OSError, ValueError, KeyError) as error:
         return [f"model in {model_dir}: {short(error)}"]
     problems: list[str] = []
@@ -495,6 +497,8 @@ def model_problems(config: dict[str, Any], model_dir: str) -> list[str]:
     for name in targets if isinstance(targets, list) else []:
         if re.fullmatch(r"\w+", str(name)) and name not in linear:
             problems.append(f"lora_target_modules: the model has no linear module {name}")
+    if isinstance(targets, str) and not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
+        problems.append(f"lora_target_modules: the model has no module that {targets} fits")
     parameters = [name for name, _ in model.named_parameters()]
     wanted = config.get("lora_target_parameters")
     for name in wanted if isinstance(wanted, list) else []:
