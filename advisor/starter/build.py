@@ -44,8 +44,10 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
     job = _job(resolved, row, wiring)
     rules = load_framework(row.framework)
     rendered = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
+    configured = module.files(plan, job, rendered)
+    _refuse_dropped(row, resolved, configured)
     files = [
-        *module.files(plan, job, rendered),
+        *configured,
         *_data(wiring, plan),
         *_rewards(job, resolved),
         *_launch(module, plan, job, rendered, resolved),
@@ -58,6 +60,17 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
     files.append(Emitted("README.md", "readme", _readme(advice, row, job, module, command, files, rendered)))
     files.append(Emitted("advice.json", "report", advice_json(advice, row, command, files)))
     return sorted(files, key=lambda file: file.path)
+
+
+def _refuse_dropped(row: Ranked, resolved: Resolved, configured: Sequence[Emitted]) -> None:
+    """Raises InputError for an answer that no file of this framework carries: it must not be lost in silence."""
+    adapter = resolved.request.adapter
+    if adapter and not any(adapter in file.text for file in configured):
+        raise InputError(
+            "adapter",
+            f"{adapter!r} has no place in the starter for {row.title}; merge it into the model first and pass "
+            "that folder as --model, or pin another framework",
+        )
 
 
 def _job(resolved: Resolved, row: Ranked, wiring: Wiring) -> Job:

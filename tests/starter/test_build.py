@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from advisor.advise import advise
+from advisor.errors import InputError
 from advisor.frameworks import NAMES
 from advisor.frameworks.base import Emitted
 from advisor.request import parse_request
@@ -148,3 +149,28 @@ def test_launchers_are_the_ones_asked_for() -> None:
     assert "launch/trainjob.yaml" in paths(2)
     assert "launch/sky.yaml" in paths(3)
     assert "launch/ray.sh" in paths(1, "verl", "grpo")
+
+
+def test_an_adapter_is_carried_or_refused() -> None:
+    """Starting from an existing LoRA is never dropped in silence."""
+    carried, refused = 0, list[str]()
+    for name in NAMES:
+        answers = {
+            "model": "Qwen/Qwen3-8B",
+            "gpu": "h100",
+            "method": "sft",
+            "tuning": "lora",
+            "framework": name,
+        }
+        answers |= {"data": [str(DATA / "sft.jsonl")], "adapter": "my-old-adapter"}
+        advice = advise(parse_request(answers))
+        assert advice.best is not None
+        try:
+            files = build(advice, advice.best, answers)
+        except InputError as error:
+            refused.append(error.field)
+            continue
+        assert any("my-old-adapter" in file.text for file in files if file.role in ("config", "script"))
+        carried += 1
+    assert carried
+    assert set(refused) <= {"adapter"}
