@@ -13,9 +13,10 @@ from typing import Any
 from advisor.errors import InputError
 from advisor.plan import Plan
 from advisor.planner.legality import illegal, stage_layers
-from advisor.planner.space import lora_targets, pinned, rollouts, tunings
+from advisor.planner.space import rollouts
+from advisor.planner.start import first_plan, pinned, tunings
 from advisor.request import PINS, Request, parse_request
-from advisor.resolve import Resolved, default, resolve
+from advisor.resolve import Resolved, resolve
 from advisor.rules import FrameworkRules, allowed_values
 from advisor.rules.implied import implied_values
 
@@ -52,7 +53,8 @@ def explicit_plan(request: Request, rules: FrameworkRules | None = None) -> Expl
     """The plan that a request spells out, with a framework's habits where one is given. Raises InputError."""
     resolved = _resolve(request)
     pins = pinned(request)
-    plan = _start(resolved, pins)
+    # `auto` takes the first tuning that the search would try.
+    plan = first_plan(resolved, *tunings(resolved.request)[0], pins)
     plan = replace(plan, **_backend(plan, pins))
     _contradictions(plan, request, pins)
     plan = replace(plan, **_split(plan, resolved, pins))
@@ -75,38 +77,6 @@ def _resolve(request: Request) -> Resolved:
         resolved = resolve(parse_request({**request.given(), "method": "sft"}))
         return replace(resolved, origins={**resolved.origins, "method": "default"})
     return resolve(request)
-
-
-def _start(resolved: Resolved, pins: Mapping[str, Any]) -> Plan:
-    request = resolved.request
-    tuning, quantization = _tuning(request)
-    context = {"method": request.method, "tuning": tuning}
-    rank = request.lora_rank or default("lora_rank", context)[0]
-    plan = Plan(
-        method=str(request.method),
-        tuning=tuning,
-        quantization=quantization,
-        precision=request.precision or "bf16",
-        lora_rank=rank,
-        lora_alpha=2 * rank,
-        lora_targets=lora_targets(request.lora_targets),
-        seq_len=request.seq_len or 2048,
-        epochs=request.epochs or 1.0,
-        learning_rate=request.learning_rate or default("learning_rate", context)[0],
-        beta=default("beta", context)[0],
-        prompt_len=request.prompt_len or 0,
-        response_len=request.response_len or 0,
-        generations=request.generations or 0,
-        nodes=resolved.cluster.nodes,
-        gpus_per_node=resolved.cluster.gpus_per_node,
-    )
-    return replace(plan, **pins)
-
-
-def _tuning(request: Request) -> tuple[str, str]:
-    """(tuning, quantization). `auto` takes the first tuning the search would try."""
-    tuning, quantization = tunings(request)[0]
-    return tuning, (request.quantization or "none") if tuning == "dora" else quantization
 
 
 def _backend(plan: Plan, pins: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
 from advisor.planner.legality import stage_layers
-from advisor.request import PINS, Request
-from advisor.resolve import Resolved, default
-
-AUTO_TUNINGS = {"cpt": ("full", "lora", "qlora"), "rm": ("lora", "full", "qlora")}
-"""What `--tuning auto` tries, in order; the first that fits is taken."""
-ADAPTERS_FIRST = ("lora", "qlora")
+from advisor.planner.start import first_plan, pinned, tunings
+from advisor.resolve import Resolved
 
 SHARDINGS = (
     (0, False, "none"),
@@ -60,61 +56,11 @@ class Skeleton:
     """Plan fields the user fixed."""
 
 
-def pinned(request: Request) -> dict[str, Any]:
-    """Plan field -> value for every explicit plan flag."""
-    values = request.model_dump(mode="json")
-    return {field: values[name] for name, field in PINS.items() if values[name] is not None}
-
-
-def lora_targets(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ("all-linear",)
-
-
-def tunings(request: Request) -> tuple[tuple[str, str], ...]:
-    """(tuning, quantization) to try, in order."""
-    quantization = request.quantization
-    wanted = request.tuning or "auto"
-    if wanted == "auto":
-        names = AUTO_TUNINGS.get(str(request.method), ADAPTERS_FIRST)
-        if quantization not in (None, "none"):
-            names = ("qlora",)
-    else:
-        names = (wanted,)
-    found: list[tuple[str, str]] = []
-    for name in names:
-        if name == "lora" and quantization in ("4bit", "8bit"):
-            name = "qlora"
-        base = (quantization if quantization not in (None, "none") else "4bit") if name == "qlora" else "none"
-        found.append((name, str(base)))
-    return tuple(dict.fromkeys(found))
-
-
 def skeletons(resolved: Resolved) -> Iterator[Skeleton]:
     """One plan per (tuning, quantization), on one cluster, with defaults from the tables."""
-    request = resolved.request
-    pins = pinned(request)
-    for tuning, quantization in tunings(request):
-        context = {"method": request.method, "tuning": tuning}
-        plan = Plan(
-            method=str(request.method),
-            tuning=tuning,
-            quantization=quantization,
-            precision=request.precision or "bf16",
-            optimizer=request.optimizer or "adamw",
-            lora_rank=request.lora_rank or default("lora_rank", context)[0],
-            lora_alpha=2 * (request.lora_rank or default("lora_rank", context)[0]),
-            lora_targets=lora_targets(request.lora_targets),
-            seq_len=request.seq_len or 2048,
-            epochs=request.epochs or 1.0,
-            learning_rate=request.learning_rate or default("learning_rate", context)[0],
-            beta=default("beta", context)[0],
-            prompt_len=request.prompt_len or 0,
-            response_len=request.response_len or 0,
-            generations=request.generations or 0,
-            nodes=resolved.cluster.nodes,
-            gpus_per_node=resolved.cluster.gpus_per_node,
-        )
-        yield Skeleton(replace(plan, **pins).normalised(), pins)
+    pins = pinned(resolved.request)
+    for tuning, quantization in tunings(resolved.request):
+        yield Skeleton(first_plan(resolved, tuning, quantization, pins).normalised(), pins)
 
 
 def rollouts(
