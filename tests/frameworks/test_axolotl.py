@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from advisor.errors import InputError
 from advisor.frameworks import axolotl
+from advisor.frameworks.axolotl.data import spell_orpo, spell_preference, spell_reward
+from advisor.frameworks.axolotl.table import CPU, WRAP
+from advisor.frameworks.axolotl.values import LIGER_PLUGIN
 from advisor.frameworks.table import Job
 from tests.frameworks.helpers import (
     assert_refuses,
@@ -26,7 +29,7 @@ from tests.frameworks.helpers import (
 
 NAME = "axolotl"
 MOE = "Qwen/Qwen3-30B-A3B"
-LIGER = [axolotl.LIGER_PLUGIN]
+LIGER = [LIGER_PLUGIN]
 FSDP = {"zero_stage": 3, "fsdp": True, "gpus_per_node": 8}
 STAGE = "deepspeed:zero_optimization.stage"
 OFFLOAD = "deepspeed:zero_optimization.offload"
@@ -69,10 +72,10 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"gpus_per_node": 8, "zero_stage": 2}, {"deepspeed": "deepspeed.json", STAGE: 2}),
     (
         {"gpus_per_node": 8, "zero_stage": 3, "offload": "optimizer"},
-        {STAGE: 3, f"{OFFLOAD}_optimizer": axolotl.CPU, f"{OFFLOAD}_param": None},
+        {STAGE: 3, f"{OFFLOAD}_optimizer": CPU, f"{OFFLOAD}_param": None},
     ),
     ({"gpus_per_node": 8, "zero_stage": 3}, {"gradient_checkpointing_kwargs": {"use_reentrant": True}}),
-    (FSDP, {"fsdp_version": 2, axolotl.WRAP: "Qwen3DecoderLayer", "dp_shard_size": 8, "deepspeed": None}),
+    (FSDP, {"fsdp_version": 2, WRAP: "Qwen3DecoderLayer", "dp_shard_size": 8, "deepspeed": None}),
     ({**FSDP, "offload": "all"}, {"fsdp_config.offload_params": True}),
     ({**FSDP, "tensor_parallel": 2}, {"tensor_parallel_size": 2, "dp_shard_size": 4}),
     ({**FSDP, "context_parallel": 4}, {"context_parallel_size": 4, "dp_shard_size": 2}),
@@ -203,7 +206,7 @@ def test_spread_experts_are_gathered_when_saved() -> None:
     assert found["fsdp_config.state_dict_type"] == "FULL_STATE_DICT"
     assert found["expert_parallel_size"] == 8
     assert found["dp_shard_size"] == 2
-    assert found[axolotl.WRAP] == "Qwen3MoeDecoderLayer"
+    assert found[WRAP] == "Qwen3MoeDecoderLayer"
 
 
 def test_adapters_of_a_model_that_sees_stay_in_its_language_model() -> None:
@@ -257,21 +260,21 @@ TURNS = {
 
 
 def test_rows_are_spelled_for_each_preference_method() -> None:
-    assert axolotl.spell_preference(PAIR, "preference") == {**PAIR, "prompt": [USER]}
-    assert axolotl.spell_preference(TURNS, "preference-messages") == {**PAIR, "prompt": [SYSTEM, USER]}
-    assert axolotl.spell_orpo(TURNS, "preference-messages") == {
+    assert spell_preference(PAIR, "preference") == {**PAIR, "prompt": [USER]}
+    assert spell_preference(TURNS, "preference-messages") == {**PAIR, "prompt": [SYSTEM, USER]}
+    assert spell_orpo(TURNS, "preference-messages") == {
         "system": "Be kind.",
         "chosen": [USER, *TURNS["chosen"]],
         "rejected": [USER, *TURNS["rejected"]],
     }
-    reward = axolotl.spell_reward(TURNS, "preference-messages")
+    reward = spell_reward(TURNS, "preference-messages")
     assert reward == {"system": "Be kind.", "input": "Q?", "chosen": "yes", "rejected": "no"}
 
 
 def test_a_reward_model_reads_one_question() -> None:
     longer = {**TURNS, "prompt": [USER, *TURNS["chosen"], USER]}
     with pytest.raises(ValueError, match="one message"):
-        axolotl.spell_reward(longer, "preference-messages")
+        spell_reward(longer, "preference-messages")
 
 
 # --- files --------------------------------------------------------------------------------------

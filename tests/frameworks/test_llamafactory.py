@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.frameworks import llamafactory
-from advisor.frameworks.llamafactory_data import dataset_entry, spell
+from advisor.frameworks.llamafactory.data import dataset_entry, spell
+from advisor.frameworks.llamafactory.table import template
 from advisor.frameworks.table import ABSENT
 from tests.frameworks.helpers import assert_refuses, assert_round_trip, assert_writes, job_for, plan_for
 
@@ -174,14 +175,14 @@ TEMPLATES = [
 @pytest.mark.parametrize(("model", "method", "expected"), TEMPLATES)
 def test_template(model: str, method: str, expected: str) -> None:
     plan = plan_for(NAME, method=method)
-    assert llamafactory.template(plan, job_for(plan, model)) == expected
+    assert template(plan, job_for(plan, model)) == expected
 
 
 def test_unknown_family_leaves_the_template_to_the_tokenizer() -> None:
     plan = plan_for(NAME)
     job = job_for(plan)
     job = replace(job, model=replace(job.model, id="someone/new", model_type="new"))
-    assert llamafactory.template(plan, job) is ABSENT
+    assert template(plan, job) is ABSENT
 
 
 TURNS = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]

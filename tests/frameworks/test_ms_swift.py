@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from advisor.errors import InputError
 from advisor.facts.models import load_model
-from advisor.frameworks.ms_swift import columns, command, nearest, spell
+from advisor.frameworks.ms_swift import command, nearest
+from advisor.frameworks.ms_swift.data import columns, spell
 from advisor.rules import describe_model, limit_refusals, load_framework
 from tests.frameworks.helpers import (
     assert_refuses,

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from advisor.errors import CannotExpress
 from advisor.frameworks import verl
 from advisor.frameworks.table import Line
+from advisor.frameworks.verl.overrides import hydra_value, override
+from advisor.frameworks.verl.rollout import REWARD_FILE
+from advisor.frameworks.verl.training import PPO, SFT
 from advisor.plan import Plan
 from tests.frameworks.helpers import (
     assert_refuses,
@@ -32,7 +35,7 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
         {},
         {
-            "command:module": verl.SFT,
+            "command:module": SFT,
             "model.lora_rank": 16,
             "data.max_length": 2048,
             "engine.strategy": "fsdp2",
@@ -84,7 +87,7 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
         {**RL},
         {
-            "command:module": verl.PPO,
+            "command:module": PPO,
             "algorithm.adv_estimator": "grpo",
             f"{ROLLOUT}.n": 8,
             "data.max_length": None,
@@ -131,7 +134,7 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "critic.fsdp.model_dtype": "fp32",
         },
     ),
-    ({**RL}, {"critic.strategy": None, "reward.custom_reward_function.path": verl.REWARD_FILE}),
+    ({**RL}, {"critic.strategy": None, "reward.custom_reward_function.path": REWARD_FILE}),
     ({**RL, "loss": "fused"}, {f"{MODEL}.use_fused_kernels": True}),
     ({**RL}, {"ray_kwargs.ray_init.num_cpus": 32}),
     (
@@ -291,7 +294,7 @@ def test_a_reward_model_replaces_the_function() -> None:
     ],
 )
 def test_values_in_hydra_grammar(value: Any, text: str) -> None:
-    assert verl.hydra_value(value) == text
+    assert hydra_value(value) == text
 
 
 @pytest.mark.parametrize(
@@ -310,16 +313,16 @@ def test_values_in_hydra_grammar(value: Any, text: str) -> None:
     ],
 )
 def test_only_keys_that_verl_does_not_list_are_added(key: str, text: str) -> None:
-    assert verl.override(Line(key, 1, "", "")) == text
+    assert override(Line(key, 1, "", "")) == text
 
 
 def test_the_command_is_verls_own() -> None:
     plan = plan_for(NAME, gpus_per_node=8, nodes=2)
     argv = verl.command(plan, job_for(plan))
-    assert argv[:5] == ("torchrun", "--nnodes=2", "--nproc_per_node=8", "-m", verl.SFT)
+    assert argv[:5] == ("torchrun", "--nnodes=2", "--nproc_per_node=8", "-m", SFT)
     assert "data.train_files=data/train.parquet" in argv
     plan = plan_for(NAME, **RL)
-    assert verl.command(plan, job_for(plan))[:3] == ("python3", "-m", verl.PPO)
+    assert verl.command(plan, job_for(plan))[:3] == ("python3", "-m", PPO)
 
 
 def test_the_nearest_plan_can_be_rendered_and_says_what_it_leaves_out() -> None:
@@ -346,11 +349,11 @@ def test_files_name_what_run_sh_needs() -> None:
     assert set(files) == {
         "train.sh",
         "prepare_data.py",
-        verl.REWARD_FILE,
+        REWARD_FILE,
         "launch/ray.sh",
         "launch/ray_env.sh",
     }
-    assert "from rewards import points as reward" in files[verl.REWARD_FILE].text
+    assert "from rewards import points as reward" in files[REWARD_FILE].text
     compile(files["prepare_data.py"].text, "prepare_data.py", "exec")
 
 

@@ -1,47 +1,41 @@
-"""LLaMA-Factory: `llamafactory-cli train train.yaml`, with a dataset_info.json beside the rows.
-
-Its own launcher starts torchrun (DDP, DeepSpeed); FSDP2 goes through `accelerate launch`.
-"""
+"""Plan field <-> key of train.yaml, deepspeed.json and accelerate.yaml."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from advisor.facts.lora import linear_module_names
-from advisor.frameworks.base import Emitted, Smoke
-from advisor.frameworks.llamafactory_data import data_need, dataset_entry
+from advisor.frameworks.shared import (
+    adapter_rows,
+    batch_rows,
+    save_rows,
+    schedule_rows,
+    seed_row,
+    size_rows,
+    tracker_rows,
+)
 from advisor.frameworks.table import (
     ABSENT,
-    LIST,
-    REPO,
     Case,
     Choice,
     Const,
     Derived,
     Job,
     Key,
-    Rendered,
     Table,
     mapped,
 )
 from advisor.paths import rules_root
 from advisor.plan import Plan
-from advisor.rendering import render
 
 NAME = "llamafactory"
-JUDGE = "llamafactory.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "smoke"]
-
 DATASET = "train"
 """The name under which dataset_info.json declares the rows."""
 MANY_ROWS = 10000
 """From here on several processes tokenize."""
-
-
-# --- templates ----------------------------------------------------------------------------------
 
 
 @cache
@@ -61,13 +55,6 @@ def template(plan: Plan, job: Job) -> Any:
     if plan.method != "cpt":
         return name
     return name if name == "llama3" else "empty"  # raw text; only for llama3 it picks another end of text
-
-
-# --- the table ----------------------------------------------------------------------------------
-
-
-def _adapter(plan: Plan) -> bool:
-    return plan.uses_adapter
 
 
 def _frozen(plan: Plan) -> bool:
@@ -199,16 +186,13 @@ TRAIN_ROWS = (
         when=_frozen,
         group=TUNING,
     ),
-    Key("lora_rank", "lora_rank", "rank of the adapters", when=_adapter, group=TUNING),
-    Key("lora_alpha", "lora_alpha", "adapter output is scaled by alpha / rank", when=_adapter, group=TUNING),
-    Key("lora_dropout", "lora_dropout", "dropout on the adapters' input", when=_adapter, group=TUNING),
+    *adapter_rows(TUNING, "dropout on the adapters' input", rank_key="lora_rank"),
     Derived(
         "lora_target",
         _targets,
         "modules that get adapters, named: `all` depends on transformers",
         group=TUNING,
     ),
-    Key("lora_targets", "lora_targets", "", document=REPO, codec=LIST, when=_adapter),
     Const("dataset", DATASET, "its entry in dataset_info.json", group=DATA),
     Const("dataset_dir", "data", "where dataset_info.json is", group=DATA),
     Derived(
@@ -219,16 +203,8 @@ TRAIN_ROWS = (
     Derived(
         "ddp_timeout", _waiting, "seconds that others wait while the first process tokenizes", group=DATA
     ),
-    Key("micro_batch_size", "per_device_train_batch_size", "sequences per GPU and pass", group=BATCH),
-    Key(
-        "gradient_accumulation_steps", "gradient_accumulation_steps", "passes per optimizer step", group=BATCH
-    ),
-    Key("epochs", "num_train_epochs", "passes over the data", group=BATCH),
-    Key("learning_rate", "learning_rate", "peak learning rate", group=OPTIM),
-    Key("lr_scheduler", "lr_scheduler_type", "shape of the learning rate", group=OPTIM),
-    Key("warmup_ratio", "warmup_steps", "below 1: share of all steps", group=OPTIM),
-    Key("weight_decay", "weight_decay", "decoupled weight decay", group=OPTIM),
-    Key("max_grad_norm", "max_grad_norm", "gradients are scaled down to this norm", group=OPTIM),
+    *batch_rows(BATCH),
+    *schedule_rows(OPTIM),
     Choice(
         ("optimizer",),
         (
@@ -242,7 +218,7 @@ TRAIN_ROWS = (
         "optimizer and its implementation",
         group=OPTIM,
     ),
-    Key("seed", "seed", "shuffling and initialisation", group=OPTIM),
+    seed_row(OPTIM),
     Choice(
         ("precision",),
         (
@@ -274,25 +250,15 @@ TRAIN_ROWS = (
         group=KERNELS,
     ),
     Choice(("zero_stage", "fsdp", "offload"), _shardings()),
-    Derived(
-        "output_dir",
-        lambda p, j: j.output_dir,
-        "checkpoints and the final model; a second run resumes",
-        group=SAVE,
-    ),
-    Key("save_steps", "save_steps", "steps between checkpoints", group=SAVE),
-    Const("save_total_limit", 2, "older checkpoints are deleted", group=SAVE),
-    Key("logging_steps", "logging_steps", "steps between log lines", group=SAVE),
-    Derived("report_to", lambda p, j: j.tracker, "experiment tracker", group=SAVE),
-    Derived("run_name", lambda p, j: j.run_name, "name of the run in the tracker", group=SAVE),
+    *save_rows(SAVE, output="checkpoints and the final model; a second run resumes"),
+    *tracker_rows(SAVE),
     Derived(
         "project",
         lambda p, j: j.run_name if j.tracker == "trackio" else ABSENT,
         "trackio needs one",
         group=SAVE,
     ),
-    Key("nodes", "nodes", "", document=REPO),
-    Key("gpus_per_node", "gpus_per_node", "", document=REPO),
+    *size_rows(),
 )
 
 AUTO = (
@@ -303,6 +269,7 @@ AUTO = (
     "bf16.enabled",
     "fp16.enabled",
 )
+
 DEEPSPEED_ROWS = (
     *(Const(key, "auto", "filled from train.yaml", document="deepspeed", when=_deepspeed) for key in AUTO),
     Const("zero_allow_untested_optimizer", True, "as Muon or 8-bit AdamW", document="deepspeed",
@@ -335,6 +302,7 @@ ACCELERATE = {
     "same_network": True,
     "use_cpu": False,
 }
+
 ACCELERATE_ROWS = (
     *(Const(key, value, "", document="accelerate", when=_fsdp) for key, value in ACCELERATE.items()),
     Const("fsdp_config.fsdp_activation_checkpointing", False, "LLaMA-Factory recomputes by itself",
@@ -351,42 +319,3 @@ ACCELERATE_ROWS = (
 )  # fmt: skip
 
 TABLE = Table(NAME, (*TRAIN_ROWS, *DEEPSPEED_ROWS, *ACCELERATE_ROWS))
-
-
-# --- the module's interface ---------------------------------------------------------------------
-
-
-def command(plan: Plan, job: Job) -> Sequence[str]:
-    if plan.fsdp:
-        launch = ("accelerate", "launch", "--config_file", "accelerate.yaml")
-        return (*launch, "-m", "llamafactory.launcher", "train.yaml")
-    return ("llamafactory-cli", "train", "train.yaml")
-
-
-def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
-    info = json.dumps({DATASET: dataset_entry(plan, job)}, indent=2, ensure_ascii=False) + "\n"
-    document = rendered["train"]
-    train = render("llamafactory/train.yaml.jinja", document=document, command=command(plan, job), job=job)
-    emitted = [
-        Emitted("train.yaml", "config", train),
-        Emitted("data/dataset_info.json", "dataset_info", info),
-    ]
-    if plan.fsdp:
-        text = render("llamafactory/accelerate.yaml.jinja", document=rendered["accelerate"])
-        emitted.append(Emitted("accelerate.yaml", "accelerate", text))
-    elif plan.zero_stage:
-        text = json.dumps(rendered["deepspeed"].mapping(), indent=2) + "\n"
-        emitted.append(Emitted("deepspeed.json", "deepspeed", text))
-    return emitted
-
-
-def smoke(plan: Plan, job: Job) -> Smoke:
-    roles = ("config", "dataset_info", "deepspeed", "accelerate")
-    return Smoke(reward_head=False, judged_roles=roles)
-
-
-def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
-    return {
-        "torchrun": not plan.fsdp and (plan.world_size > 1 or plan.zero_stage > 0),
-        "dataset": DATASET,
-    }

@@ -1,0 +1,186 @@
+"""Rows that frameworks share because they hand the same keys on to the same trainers (transformers, TRL).
+
+A framework that spells a key in another way says so; one that differs in more than the spelling writes
+its own row and leaves the shared one out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from advisor.frameworks.table import LIST, REPO, Case, Codec, Const, Derived, Key, Row, When, always, mapped
+from advisor.plan import Plan
+
+OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_foreach": "adamw_torch",
+    "adamw_8bit": "adamw_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+}
+"""Plan's optimizer -> its name in transformers' trainer."""
+
+BATCH_KEYS = (
+    ("micro_batch_size", "per_device_train_batch_size", "sequences per GPU and pass"),
+    ("gradient_accumulation_steps", "gradient_accumulation_steps", "passes per optimizer step"),
+    ("epochs", "num_train_epochs", "passes over the data"),
+)
+SCHEDULE_KEYS = (
+    ("learning_rate", "learning_rate", "peak learning rate"),
+    ("lr_scheduler", "lr_scheduler_type", "shape of the learning rate"),
+    ("warmup_ratio", "warmup_steps", "below 1: share of all steps"),
+    ("weight_decay", "weight_decay", "decoupled weight decay"),
+    ("max_grad_norm", "max_grad_norm", "gradients are scaled down to this norm"),
+)
+ADAPTER_KEYS = (
+    ("lora_rank", "lora_r", "rank of the adapters"),
+    ("lora_alpha", "lora_alpha", "adapter output is scaled by alpha / rank"),
+)
+
+
+def _keys(
+    keys: Sequence[tuple[str, str, str]],
+    group: str,
+    when: When,
+    spelled: Mapping[str, str],
+    without: Sequence[str],
+    codecs: Mapping[str, Codec],
+) -> tuple[Row, ...]:
+    return tuple(
+        Key(name, spelled.get(name, key), why, when=when, group=group, **_codec(name, codecs))
+        for name, key, why in keys
+        if name not in without
+    )
+
+
+def _codec(name: str, codecs: Mapping[str, Codec]) -> dict[str, Any]:
+    return {"codec": codecs[name]} if name in codecs else {}
+
+
+def batch_rows(
+    group: str,
+    when: When = always,
+    *,
+    spelled: Mapping[str, str] | None = None,
+    codecs: Mapping[str, Codec] | None = None,
+) -> tuple[Row, ...]:
+    """Micro batch, accumulation, epochs. `spelled`: field -> key, where it is not transformers' name."""
+    return _keys(BATCH_KEYS, group, when, spelled or {}, (), codecs or {})
+
+
+def schedule_rows(
+    group: str,
+    when: When = always,
+    *,
+    spelled: Mapping[str, str] | None = None,
+    without: Sequence[str] = (),
+    codecs: Mapping[str, Codec] | None = None,
+) -> tuple[Row, ...]:
+    """Learning rate and its shape, weight decay, gradient norm."""
+    return _keys(SCHEDULE_KEYS, group, when, spelled or {}, without, codecs or {})
+
+
+def optimizer_row(
+    group: str, when: When = always, *, key: str = "optim", more: Mapping[str, str] | None = None
+) -> Row:
+    """The optimizer by transformers' names and what the framework adds to them."""
+    codec = mapped({**OPTIMIZERS, **(more or {})})
+    return Key("optimizer", key, "optimizer and its implementation", codec=codec, when=when, group=group)
+
+
+def seed_row(group: str) -> Row:
+    return Key("seed", "seed", "shuffling and initialisation", group=group)
+
+
+def uses_adapter(plan: Plan) -> bool:
+    return plan.uses_adapter
+
+
+def adapter_rows(
+    group: str, dropout: str, *, document: str = "train", rank_key: str = "lora_r"
+) -> tuple[Row, ...]:
+    """Rank, alpha, dropout (`dropout` says why the plan's value), and the word the modules were chosen by."""
+    rows = (*ADAPTER_KEYS, ("lora_dropout", "lora_dropout", dropout))
+    named = {"lora_rank": rank_key}
+    return (
+        *(Key(name, named.get(name, key), why, document, when=uses_adapter, group=group) for name, key, why in rows),
+        Key("lora_targets", "lora_targets", "", REPO, LIST, when=uses_adapter),
+    )  # fmt: skip
+
+
+def save_rows(group: str, *, output: str = "checkpoints and the final model") -> tuple[Row, ...]:
+    """Where and how often it saves and logs."""
+    return (
+        Derived("output_dir", lambda p, j: j.output_dir, output, group=group),
+        Key("save_steps", "save_steps", "steps between checkpoints", group=group),
+        Const("save_total_limit", 2, "older checkpoints are deleted", group=group),
+        Key("logging_steps", "logging_steps", "steps between log lines", group=group),
+    )
+
+
+def tracker_rows(group: str) -> tuple[Row, ...]:
+    """The tracker and the run's name in it, as transformers' trainer takes them."""
+    return (
+        Derived("report_to", lambda p, j: j.tracker, "experiment tracker", group=group),
+        Derived("run_name", lambda p, j: j.run_name, "name of the run in the tracker", group=group),
+    )
+
+
+def size_rows() -> tuple[Row, ...]:
+    """Machines and GPUs, where only the launcher is told."""
+    return (
+        Key("nodes", "nodes", "", document=REPO),
+        Key("gpus_per_node", "gpus_per_node", "", document=REPO),
+    )
+
+
+GROUP_LOSSES: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "grpo": ({"loss_type": "grpo"}, "the loss of the GRPO paper"),
+    "dapo": (
+        {"loss_type": "dapo", "epsilon_high": 0.28, "mask_truncated_completions": True},
+        "DAPO: token-level loss, wider upper clip, cut answers are ignored",
+    ),
+    "gspo": (
+        {
+            "loss_type": "grpo",
+            "importance_sampling_level": "sequence",
+            "epsilon": 3.0e-4,
+            "epsilon_high": 4.0e-4,
+        },
+        "GSPO: importance ratio per sequence, hence small clips",
+    ),
+    "dr-grpo": (
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        "Dr. GRPO: no length or deviation normalisation",
+    ),
+}
+"""Method -> keys of TRL's GRPO trainer."""
+
+PREFERENCE_LOSSES: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "dpo": ({"loss_type": ["sigmoid"]}, "the DPO loss"),
+    "ipo": ({"loss_type": ["ipo"]}, "IPO is a DPO loss in TRL"),
+    "kto": ({}, ""),
+    "rm": ({}, ""),
+    "orpo": ({}, ""),
+    "simpo": (
+        {"loss_type": "simpo", "cpo_alpha": 0.0},
+        "SimPO is a CPO loss in TRL; alpha 0 drops the SFT term",
+    ),
+    "cpo": ({"loss_type": "sigmoid"}, "the CPO loss"),
+}
+"""Method -> keys of TRL's trainers that learn from given answers."""
+
+TRL_LOSSES = {**PREFERENCE_LOSSES, **GROUP_LOSSES, "rloo": ({}, ""), "gkd": ({}, "")}
+
+
+def loss_cases(
+    losses: Mapping[str, tuple[Mapping[str, Any], str]],
+    beside: Mapping[str, Mapping[str, Any]],
+    prefix: str = "",
+) -> tuple[Case, ...]:
+    """A case per method: `beside` gives what stands there besides the keys of the loss (`prefix` before each)."""
+    return tuple(
+        Case((method,), {**beside[method], **{prefix + key: value for key, value in keys.items()}}, why)
+        for method, (keys, why) in losses.items()
+    )

@@ -1,0 +1,155 @@
+"""Rollouts and rewards <-> hydra key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from advisor.frameworks.table import (
+    ABSENT,
+    FLOAT,
+    Case,
+    Choice,
+    Const,
+    Derived,
+    Key,
+    Row,
+)
+from advisor.frameworks.verl.places import (
+    REWARDS,
+    ROLLOUT,
+    ROLLOUTS,
+    derived,
+    every,
+    has_adapter,
+    is_rl,
+    on_hf,
+)
+from advisor.plan import Plan
+
+REWARD_FILE = "reward_verl.py"
+
+
+def _reward_model(key: str, compute: Callable[[Plan], Any], why: str) -> Row:
+    return Derived(
+        f"reward.reward_model.{key}",
+        lambda p, j: compute(p) if p.online and j.reward_model else ABSENT,
+        why,
+        group=REWARDS,
+    )
+
+
+def _custom_reward(key: str, value: str, why: str) -> Row:
+    return Derived(
+        f"reward.custom_reward_function.{key}",
+        lambda p, j: value if p.online and j.reward else ABSENT,
+        why,
+        group=REWARDS,
+    )
+
+
+def _dapo(key: str, compute: Callable[[Plan], Any], why: str) -> Row:
+    return Derived(
+        f"reward.reward_kwargs.{key}",
+        lambda p, j: compute(p) if p.method == "dapo" else ABSENT,
+        why,
+        group=REWARDS,
+    )
+
+
+ROLLOUT_ROWS: tuple[Row, ...] = (
+    Choice(
+        ("rollout_engine",),
+        (
+            Case(("none",), {f"{ROLLOUT}.name": ABSENT}),
+            Case(("vllm",), {f"{ROLLOUT}.name": "vllm"}, "vLLM servers on the training GPUs"),
+        ),
+        group=ROLLOUTS,
+    ),
+    Key("generations", f"{ROLLOUT}.n", "answers per prompt", when=is_rl, absent=0, group=ROLLOUTS),
+    Key(
+        "rollout_tensor_parallel",
+        f"{ROLLOUT}.tensor_model_parallel_size",
+        "GPUs that share one vLLM engine; verl's default is 2",
+        when=is_rl,
+        group=ROLLOUTS,
+    ),
+    Key(
+        "rollout_memory_fraction",
+        f"{ROLLOUT}.gpu_memory_utilization",
+        "share of each GPU that vLLM may take",
+        when=is_rl,
+        codec=FLOAT,
+        group=ROLLOUTS,
+    ),
+    Key(
+        "rollout_sleep",
+        f"{ROLLOUT}.free_cache_engine",
+        "vLLM gives its memory back while the policy trains",
+        when=is_rl,
+        group=ROLLOUTS,
+    ),
+    Const(
+        f"{ROLLOUT}.load_format",
+        "safetensors",
+        "vLLM reads the base weights itself: only adapters are sent to it",
+        when=every(is_rl, has_adapter),
+        group=ROLLOUTS,
+    ),
+    Const(
+        f"{ROLLOUT}.layered_summon",
+        True,
+        "adapters are gathered layer by layer: a lower peak",
+        when=every(is_rl, has_adapter, on_hf),
+        group=ROLLOUTS,
+    ),
+    *derived(
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units",
+        "",
+        lambda p, j: 2 * p.nodes,
+        "each takes a CPU; the default of 8 can hang a small node",
+        ROLLOUTS,
+    ),
+    *derived(
+        "ray_kwargs.ray_init.num_cpus",
+        "",
+        lambda p, j: j.cpus_per_node,
+        "CPUs for Ray; under Slurm it would count the whole machine's",
+        ROLLOUTS,
+        lambda p: p.nodes == 1,
+    ),
+)
+
+REWARD_ROWS: tuple[Row, ...] = (
+    _custom_reward("path", REWARD_FILE, "calls your function in rewards.py"),
+    _custom_reward("name", "compute_score", "the function in that file"),
+    _reward_model("enable", lambda p: True, "a model scores the answers"),
+    Derived(
+        "reward.reward_model.model_path",
+        lambda p, j: (j.reward_model or ABSENT) if p.online else ABSENT,
+        "the model that scores answers",
+        group=REWARDS,
+    ),
+    _reward_model("rollout.name", lambda p: "vllm", "vLLM serves it as a classifier"),
+    _reward_model(
+        "rollout.tensor_model_parallel_size", lambda p: p.rollout_tensor_parallel, "as the rollouts"
+    ),
+    _reward_model(
+        "rollout.gpu_memory_utilization",
+        lambda p: p.rollout_memory_fraction,
+        "it wakes when the rollouts sleep",
+    ),
+    _reward_model("rollout.prompt_length", lambda p: p.seq_len, "it reads prompt and answer"),
+    Const(
+        "reward.reward_manager.name",
+        "dapo",
+        "DAPO: answers near the length limit lose reward",
+        when=lambda p: p.method == "dapo",
+        group=REWARDS,
+    ),
+    _dapo("max_resp_len", lambda p: p.response_len, "the length limit"),
+    _dapo("overlong_buffer_cfg.enable", lambda p: True, "the penalty is on"),
+    _dapo("overlong_buffer_cfg.len", lambda p: max(1, p.response_len // 5), "its last fifth is penalised"),
+    _dapo("overlong_buffer_cfg.penalty_factor", lambda p: 1.0, "reward lost at the limit"),
+    _dapo("overlong_buffer_cfg.log", lambda p: True, "how often shows in the log"),
+)
