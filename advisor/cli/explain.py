@@ -15,7 +15,7 @@ import click
 
 from advisor import plan as plan_module
 from advisor.cli.common import OUTPUTS, print_data
-from advisor.cli.terms import find, spelled, term_names, terms
+from advisor.cli.terms import Term, find, spelled, term_names, term_of, terms
 from advisor.errors import InputError
 from advisor.plan import Plan
 
@@ -27,11 +27,17 @@ REQUEST_FILE = "advisor/request.py"
 @click.command()
 @click.argument("topic", nargs=-1)
 @click.option("--params", metavar="P", default="100e9", help="Parameters for `explain memory`: 100e9, 8B.")
+@click.option(
+    "--for",
+    "plan_of",
+    metavar="PATH",
+    help="A starter repo, an advice or an answers file: says what it is there.",
+)
 @click.option("--output", type=OUTPUTS, default="text", show_default=True, help="Form of the answer.")
-def explain(topic: tuple[str, ...], params: str, output: str) -> int:
+def explain(topic: tuple[str, ...], params: str, plan_of: str | None, output: str) -> int:
     """A term, plan field, request field, method, rule or capability id; `memory` for the rule of thumb.
 
-    Without TOPIC: the list of topics.
+    With --for the answer says what the topic is in that plan, in its numbers. Without TOPIC: the list of topics.
     """
     word = " ".join(topic)
     if not word:
@@ -45,8 +51,27 @@ def explain(topic: tuple[str, ...], params: str, output: str) -> int:
     found = list(entries(word))
     if not found:
         raise InputError("topic", f"{word!r} is not known{_close(word)}; advisor explain lists the topics")
+    if plan_of:
+        found = _applied(found, Path(plan_of))
     _print({"topic": word, "entries": found}, output, _entries_text)
     return 0
+
+
+def _applied(entries: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    """Each entry with `here`: what it is in the plan of that path."""
+    from advisor.cli.applied import about_field, about_term, load_plan
+
+    here = load_plan(path)
+    applied: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry["kind"] == "term":
+            lines = about_term(here, terms()[entry["id"]])
+        elif entry["kind"] == "plan field":
+            lines = list(about_field(here, entry["id"]))
+        else:
+            lines = list[str]()
+        applied.append({**entry, "here": lines} if lines else entry)
+    return applied
 
 
 def _print(data: dict[str, Any], output: str, as_text: Any) -> None:
@@ -60,11 +85,16 @@ def entries(topic: str) -> Iterator[dict[str, Any]]:
     """Everything of that name: term, plan field, request field, rule or row of a framework's rules."""
     term = find(topic)
     if term is not None:
-        yield {"kind": "term", **term}
+        yield _term(term)
     field = spelled(topic).replace("-", "_")
     yield from _plan_field(field)
     yield from _request_field(field)
     yield from _rule(topic.strip())
+
+
+def _term(term: Term) -> dict[str, Any]:
+    """What people read; which plan fields it is about is for `--for`."""
+    return {"kind": "term", **{key: value for key, value in term.items() if key not in ("fields", "is")}}
 
 
 # --- fields ---------------------------------------------------------------------------------------
@@ -89,10 +119,12 @@ def _plan_field(name: str) -> Iterator[dict[str, Any]]:
         return
     field = next(field for field in fields(Plan) if field.name == name)
     default = None if field.default is MISSING else field.default
+    term = term_of(name)
     yield {
         "kind": "plan field",
         "id": name,
         "what": docs[name],
+        **({"use": term["use"], "cost": term["cost"], "see": [term["id"]]} if term else {}),
         "default": list(default) if isinstance(default, tuple) else default,
         "source": PLAN_FILE,
     }
@@ -228,6 +260,7 @@ LABELS = {
     "because": "Because",
     "use": "Use it",
     "cost": "Costs",
+    "here": "Here",
     "field": "Field",
     "flag": "Flag",
     "answers_key": "Answers key",
@@ -257,8 +290,13 @@ def entry_text(entry: dict[str, Any]) -> str:
         value = entry.get(key)
         if value is None or value in ([], "", {}):
             continue
-        text = _shown(value)
-        lines.append(_fill(text, "  ") if not label else _fill(f"{label + ':':<13}{text}", "  ", hang=13))
+        if not label:
+            lines.append(_fill(_shown(value), "  "))
+            continue
+        # What a topic is in a plan is a sentence for each field.
+        texts = value if key == "here" else [_shown(value)]
+        marks = [f"{label}:", *("" for _ in texts[1:])]
+        lines += [_fill(f"{mark:<13}{text}", "  ", hang=13) for mark, text in zip(marks, texts, strict=True)]
     return "\n".join(lines)
 
 

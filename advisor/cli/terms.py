@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from functools import cache
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from advisor.paths import rules_root
 
@@ -18,7 +18,13 @@ class Term(TypedDict):
     use: str
     cost: str
     see: list[str]
+    fields: NotRequired[list[str]]
+    """Plan fields, and other topics of `planner.here`, that it is about."""
     source: str
+
+
+MEANS = "is"
+"""The term's key for the plan in which it is used: plan field -> value."""
 
 
 @cache
@@ -42,6 +48,18 @@ def find(topic: str) -> Term | None:
     """The term of that name or alias."""
     found = _names().get(spelled(topic))
     return terms()[found] if found else None
+
+
+def meaning(term: Term) -> dict[str, Any]:
+    """Plan field -> the value that this term is the name of; empty: it names no single value."""
+    return dict(term.get(MEANS, {}))  # `is` cannot be a field of a class
+
+
+def term_of(field: str) -> Term | None:
+    """The term that a plan field is about: one that speaks of the whole field before one of its values."""
+    about = [term for term in terms().values() if field in term.get("fields", ())]
+    about.sort(key=lambda term: (bool(meaning(term)), term.get("fields", [""])[0] != field))
+    return about[0] if about else None
 
 
 def term_names() -> list[str]:
