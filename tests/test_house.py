@@ -17,8 +17,9 @@ from advisor.plan import METHODS, ONLINE_RL
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "advisor"
 ROOMS = (
-    "errors", "paths", "plan", "facts", "request", "rendering", "frameworks", "estimate", "rules", "resolve",
-    "planner", "alternatives", "advise", "starter", "report", "cli",
+    "errors", "paths", "releases", "schemas", "history", "plan", "facts", "request", "rendering", "frameworks",
+    "estimate", "rules", "resolve",
+    "planner", "alternatives", "advise", "starter", "check", "report", "cli",
 )  # fmt: skip
 """From the bottom up; a room may import the ones before it."""
 

@@ -20,7 +20,9 @@ from typing import Any
 
 from advisor.errors import CannotExpress
 from advisor.facts.types import ModelFacts
+from advisor.frameworks.document import Document, Line, Rendered
 from advisor.plan import Plan
+from advisor.releases import in_release
 
 
 class _Absent:
@@ -115,6 +117,8 @@ class Case:
     keys: Mapping[str, Any]
     """`document:key` or `key` -> value, or ABSENT."""
     why: str = ""
+    since: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,73 +157,7 @@ class Const:
 Row = Key | Choice | Derived | Const
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    key: str
-    value: Any
-    why: str
-    group: str
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """One ordered mapping with the reason of each line. Nested keys are dotted in `lines`."""
-
-    name: str
-    lines: tuple[Line, ...]
-
-    def mapping(self) -> dict[str, Any]:
-        """The nested mapping that the framework reads: `a.b` becomes {a: {b: ...}}."""
-        result: dict[str, Any] = {}
-        for line in self.lines:
-            _set(result, line.key, line.value)
-        return result
-
-    def flat(self) -> dict[str, Any]:
-        return {line.key: line.value for line in self.lines}
-
-    def groups(self) -> list[tuple[str, list[Line]]]:
-        """Lines by group, in order of first appearance; nested keys folded into one block each."""
-        grouped: dict[str, list[Line]] = {}
-        for line in self.lines:
-            grouped.setdefault(line.group, []).append(line)
-        return [(title, _fold(lines)) for title, lines in grouped.items()]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self.flat().get(key, default)
-
-
-def _set(target: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        target = target.setdefault(parent, {})
-    target[last] = value
-
-
-def _fold(lines: list[Line]) -> list[Line]:
-    folded: dict[str, Line] = {}
-    for line in lines:
-        root, _, rest = line.key.partition(".")
-        if not rest:
-            folded[root] = line
-            continue
-        block: dict[str, Any] = dict(folded[root].value) if root in folded else {}
-        _set(block, rest, line.value)
-        why = folded[root].why if root in folded else line.why
-        folded[root] = Line(root, block, why, line.group)
-    return list(folded.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Rendered:
-    documents: Mapping[str, Document]
-
-    def __getitem__(self, name: str) -> Document:
-        return self.documents.get(name, Document(name, ()))
-
-    def flat(self) -> dict[str, dict[str, Any]]:
-        return {name: document.flat() for name, document in self.documents.items()}
-
+_DEFAULT = Plan()
 
 Habits = Callable[[Plan], Mapping[str, Any]]
 """Plan -> the values that this framework itself gives to fields (from its rules file)."""
@@ -240,13 +178,14 @@ class Table:
     def __init__(self, name: str, rows: Iterable[Row]) -> None:
         self.name = name
         self.rows = tuple(rows)
-        self.held = frozenset(_held_fields(self.rows))
+        self.held = frozenset(_held_fields(self.rows, ""))
         for row in self.rows:
             _check(row)
 
     def render(self, plan: Plan, job: Job, habits: Habits) -> Rendered:
-        """Every document of the plan. Raises CannotExpress with all fields that have no key."""
-        self._refuse_inexpressible(plan, habits)
+        """Every document of the plan, for the job's release. Raises CannotExpress with all fields that have
+        no key."""
+        self._refuse_inexpressible(plan, habits, job.version)
         lines: dict[str, list[Line]] = {}
         for row in self.rows:
             for document, line in _lines_of(row, plan, job):
@@ -254,13 +193,14 @@ class Table:
         return Rendered({name: Document(name, tuple(found)) for name, found in lines.items()})
 
     def parse(
-        self, documents: Mapping[str, Mapping[str, Any]], habits: Habits
+        self, documents: Mapping[str, Mapping[str, Any]], habits: Habits, version: str = ""
     ) -> tuple[Plan, dict[str, dict[str, Any]]]:
-        """The plan that these flat documents express, and what no row knows (document -> key -> value)."""
+        """The plan that these flat documents of a release express, and what no row knows (document -> key ->
+        value): keys of no row, and values that stand for no value of the plan."""
         values: dict[str, Any] = {}
         known: set[tuple[str, str]] = set()
         for row in self.rows:
-            values |= _read(row, documents, known)
+            values |= _read(row, documents, known, version)
         plan = Plan(**values)
         implied = self._implied(plan, habits)
         leftovers = {
@@ -272,30 +212,29 @@ class Table:
 
     def _implied(self, plan: Plan, habits: Habits) -> dict[str, Any]:
         """What the framework gives to the fields that no row holds, asked of a plan that leaves them open."""
-        default = Plan()
-        unset = {f.name: getattr(default, f.name) for f in fields(Plan) if f.name not in self.held}
+        unset = {f.name: getattr(_DEFAULT, f.name) for f in fields(Plan) if f.name not in self.held}
         return {k: v for k, v in habits(replace(plan, **unset)).items() if k not in self.held}
 
-    def _refuse_inexpressible(self, plan: Plan, habits: Habits) -> None:
+    def _refuse_inexpressible(self, plan: Plan, habits: Habits, version: str) -> None:
         implied = self._implied(plan, habits)
-        default = Plan()
         reasons: list[tuple[str, str]] = []
+        held = frozenset(_held_fields(self.rows, version))
         for spec in fields(Plan):
-            if spec.name in self.held:
+            if spec.name in held:
                 continue
-            wanted, has = getattr(plan, spec.name), implied.get(spec.name, getattr(default, spec.name))
+            wanted, has = getattr(plan, spec.name), implied.get(spec.name, getattr(_DEFAULT, spec.name))
             if wanted != has:
                 reasons.append((spec.name, f"no key for {wanted!r}; it is always {has!r} here"))
         for row in self.rows:
-            reasons += _uncovered(row, plan)
+            reasons += _uncovered(row, plan, version)
         if reasons:
             raise CannotExpress(self.name, reasons)
 
 
-def _held_fields(rows: Iterable[Row]) -> list[str]:
+def _held_fields(rows: Iterable[Row], version: str) -> list[str]:
     held: list[str] = []
     for row in rows:
-        if isinstance(row, Key):
+        if isinstance(row, Key) and in_release(row.since, row.until, version):
             held.append(row.field)
         elif isinstance(row, Choice):
             held += row.fields
@@ -314,14 +253,15 @@ def _check(row: Row) -> None:
                     raise ValueError(f"{row.fields}: {case.values} and {other.values} write the same keys")
 
 
-def _split(name: str, document: str) -> tuple[str, str]:
+def split_name(name: str, document: str) -> tuple[str, str]:
+    """`document:key` or `key` -> (document, key)."""
     before, colon, after = name.partition(":")
     return (before, after) if colon else (document, name)
 
 
 def _lines_of(row: Row, plan: Plan, job: Job) -> list[tuple[str, Line]]:
     if isinstance(row, Choice):
-        return _choice_lines(row, plan)
+        return _choice_lines(row, plan, job.version)
     if not in_release(row.since, row.until, job.version):
         return []
     if isinstance(row, Derived):
@@ -336,57 +276,80 @@ def _lines_of(row: Row, plan: Plan, job: Job) -> list[tuple[str, Line]]:
     return [] if value is ABSENT else [(row.document, Line(row.key, value, row.why, row.group))]
 
 
-def _choice_lines(row: Choice, plan: Plan) -> list[tuple[str, Line]]:
+def _choice_lines(row: Choice, plan: Plan, version: str) -> list[tuple[str, Line]]:
     if not row.when(plan):
         return []
     wanted = tuple(getattr(plan, name) for name in row.fields)
     found: list[tuple[str, Line]] = []
-    for case in row.cases:
+    for case in cases_in(row, version):
         if case.values == wanted:
             for name, value in case.keys.items():
-                document, key = _split(name, row.document)
+                document, key = split_name(name, row.document)
                 if value is not ABSENT:
                     found.append((document, Line(key, value, case.why or row.why, row.group)))
             break
     return found
 
 
-def _uncovered(row: Row, plan: Plan) -> list[tuple[str, str]]:
+def cases_in(row: Choice, version: str) -> tuple[Case, ...]:
+    """The cases that a release has; no version: all."""
+    return tuple(case for case in row.cases if in_release(case.since, case.until, version))
+
+
+def _uncovered(row: Row, plan: Plan, version: str) -> list[tuple[str, str]]:
     """Values that the row has no way to write."""
+    if isinstance(row, Key) and not in_release(row.since, row.until, version):
+        return []
     if isinstance(row, Key) and row.codec.closed and row.when(plan):
         held = getattr(plan, row.field)
         return [] if held in row.codec.domain else [(row.field, f"no value of {row.key} means {held!r}")]
     if not isinstance(row, Choice) or not row.when(plan):
         return []
     wanted = tuple(getattr(plan, name) for name in row.fields)
-    if any(case.values == wanted for case in row.cases):
+    if any(case.values == wanted for case in cases_in(row, version)):
         return []
     return [(name, f"no key for {value!r} here") for name, value in zip(row.fields, wanted, strict=True)]
 
 
 def _read(
-    row: Row, documents: Mapping[str, Mapping[str, Any]], known: set[tuple[str, str]]
+    row: Row, documents: Mapping[str, Mapping[str, Any]], known: set[tuple[str, str]], version: str
 ) -> dict[str, Any]:
     if isinstance(row, Choice):
-        return _read_choice(row, documents, known)
-    known.add((row.document, row.key))
-    if not isinstance(row, Key):
+        return _read_choice(row, documents, known, version)
+    if not in_release(row.since, row.until, version):
         return {}
     content = documents.get(row.document, {})
-    if row.key in content:
-        return {row.field: row.codec.back(content[row.key])}
-    return {} if row.absent is ABSENT else {row.field: row.absent}
+    if not isinstance(row, Key):
+        known.add((row.document, row.key))
+        return {}
+    if row.key not in content:
+        return {} if row.absent is ABSENT else {row.field: row.absent}
+    try:
+        value = _typed(row.field, row.codec.back(content[row.key]))
+    except (KeyError, TypeError, ValueError):
+        return {}
+    known.add((row.document, row.key))
+    return {row.field: value}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The value, when it is of the field's type; a whole number will do for a real one. Raises TypeError."""
+    wanted = type(getattr(_DEFAULT, name))
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise TypeError(name)
+    return value
 
 
 def _read_choice(
-    row: Choice, documents: Mapping[str, Mapping[str, Any]], known: set[tuple[str, str]]
+    row: Choice, documents: Mapping[str, Mapping[str, Any]], known: set[tuple[str, str]], version: str
 ) -> dict[str, Any]:
     best: tuple[int, Case] | None = None
-    for case in row.cases:
+    for case in cases_in(row, version):
         matched = 0
         for name, value in case.keys.items():
-            document, key = _split(name, row.document)
-            known.add((document, key))
+            document, key = split_name(name, row.document)
             there = documents.get(document, {}).get(key, ABSENT)
             if there is not value and there != value:
                 break
@@ -394,16 +357,7 @@ def _read_choice(
         else:
             if best is None or matched > best[0]:
                 best = (matched, case)
-    return dict(zip(row.fields, best[1].values, strict=True)) if best else {}
-
-
-def in_release(since: str, until: str, version: str) -> bool:
-    """Whether `since <= version < until`; an empty bound or version is open."""
-    if not version:
-        return True
-    here = _release(version)
-    return (not since or _release(since) <= here) and (not until or here < _release(until))
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    if best is None:
+        return {}
+    known |= {split_name(name, row.document) for name in best[1].keys}
+    return dict(zip(row.fields, best[1].values, strict=True))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from advisor.errors import InputError
 from advisor.paths import rules_root
 from advisor.plan import Plan
+from advisor.releases import in_release
 from advisor.rules.expressions import APPLIES, UNDECIDED, Scope, Verdict, decide
 from advisor.rules.names import describe_plan
 from advisor.rules.store import load_documents
@@ -32,6 +34,8 @@ CELL = ("method", "tuning", "quantization", "backend")
 
 REFUSE, UNCHECKED = "refuse", "unchecked"
 
+_AnyRow = TypeVar("_AnyRow", Capability, Only, Limit, Habit, Trap)
+
 Facts = Mapping[str, Mapping[str, Any]]
 """Root (`model`, `cluster`) -> name -> value, as names.describe_model and describe_cluster give them."""
 
@@ -47,12 +51,33 @@ def framework_names(root: Path | None = None) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def load_framework(name: str, root: Path | None = None) -> FrameworkRules:
-    """The checked rules of one framework."""
+def load_framework(name: str, root: Path | None = None, *, version: str | None = None) -> FrameworkRules:
+    """The checked rules of one framework, as they hold for a release; by default for the pinned one."""
     known = documents(root or rules_root())["frameworks"]
     if name not in known:
         raise InputError("framework", f"no rules for {name!r}; there are rules for {', '.join(known)}")
-    return build_framework(known[name])
+    return of_release(build_framework(known[name]), version)
+
+
+def of_release(rules: FrameworkRules, version: str | None) -> FrameworkRules:
+    """The rows that hold for a release. One that the rules were not proven on is known by its schema alone."""
+    release = next((each for each in rules.releases if each.version == (version or rules.version)), None)
+    if release is None:
+        snapshot = f"{rules.distribution}=={version}:rules/schemas/{rules.framework}/{version}.json"
+        release = Release(str(version), "", (Evidence("source", snapshot, ""),), proven=False)
+    return replace(
+        rules,
+        releases=(release, *(each for each in rules.releases if each is not release)),
+        capabilities=_in_release(rules.capabilities, release),
+        only=_in_release(rules.only, release),
+        limits=_in_release(rules.limits, release),
+        habits=_in_release(rules.habits, release),
+        traps=_in_release(rules.traps, release),
+    )
+
+
+def _in_release(rows: tuple[_AnyRow, ...], release: Release) -> tuple[_AnyRow, ...]:
+    return tuple(row for row in rows if in_release(row.since, row.until, release.version))
 
 
 def build_framework(document: Mapping[str, Any]) -> FrameworkRules:

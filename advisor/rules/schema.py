@@ -33,6 +33,7 @@ EVIDENCE_KINDS = ("source", "docs", "issue", "parsed", "ran_cpu", "ran_gpu", "me
 EFFECTS = ("require", "forbid", "prefer", "avoid", "warn")
 WEIGHTED = ("prefer", "avoid")
 _ID = re.compile(r"[a-z0-9]+(?:[.+-]+[a-z0-9+]+)*")
+_RELEASE = re.compile(r"\d+(\.\d+)*")
 _SOURCE_REF = re.compile(r"(?P<package>[A-Za-z0-9._-]+)==(?P<version>[^:\s]+):\S.*")
 _PYTHON_TYPES: Mapping[str, type | tuple[type, ...]] = {
     BOOL: bool,
@@ -96,15 +97,17 @@ class _FrameworkReader:
     def start(
         self, node: Node, required: Sequence[str], optional: Sequence[str] = ()
     ) -> tuple[Document, dict[str, Node]]:
-        """What all rows share: id, title, evidence."""
+        """What all rows share: id, title, evidence, and the releases they hold for."""
         node = node.of_row(row_id(node, self.seen))
         if not node.row.startswith(f"{self.framework}."):
             node.fail(f"the id must start with '{self.framework}.'")
-        entries = node.fields(("id", *required, "evidence"), ("title", *optional))
+        entries = node.fields(("id", *required, "evidence"), ("title", "since", "until", *optional))
         row: Document = {
             "id": node.row,
             "title": entries["title"].text() if "title" in entries else "",
             "evidence": self.evidence(entries["evidence"]),
+            "since": _bound(entries.get("since")),
+            "until": _bound(entries.get("until")),
         }
         return row, entries
 
@@ -182,6 +185,16 @@ class _FrameworkReader:
                     f"release {version!r} is not in the releases table{suggestion(version, self.versions)}"
                 )
         return {"kind": kind, "ref": ref, "checked": entries["checked"].iso_date()}
+
+
+def _bound(node: Node | None) -> str:
+    """A release like 1.16.0, or "" where there is no bound."""
+    if node is None:
+        return ""
+    text = node.text()
+    if not _RELEASE.fullmatch(text):
+        node.fail(f"expected a release like 1.16.0, found {text!r}")
+    return text
 
 
 def _same_package(one: str, other: str) -> bool:

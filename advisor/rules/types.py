@@ -13,6 +13,10 @@ Match = Mapping[str, tuple[Any, ...]]
 """Plan field -> values it may have; empty: every plan."""
 
 
+PROVEN = "the rules of this release were read in its source; each row names what was parsed and run"
+SCHEMA_ONLY = "schema only: keys checked against the release's source, never parsed or run"
+
+
 @dataclass(frozen=True)
 class Reason:
     """Why something was refused, preferred, set or warned of: the contract's object."""
@@ -39,11 +43,16 @@ class Release:
     version: str
     python: str
     evidence: tuple[Evidence, ...]
+    proven: bool = True
+    """Whether the rules were proven on it; if not, its keys alone are known."""
 
 
 @dataclass(frozen=True)
 class Capability:
-    """A set of plans that the framework can (`value`) or cannot do."""
+    """A set of plans that the framework can (`value`) or cannot do.
+
+    Like every row it holds for releases from `since` on and before `until`; empty: all of them.
+    """
 
     id: str
     title: str
@@ -53,6 +62,8 @@ class Capability:
     partial: bool
     note: str
     evidence: tuple[Evidence, ...]
+    since: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,8 @@ class Only:
     match: Match
     because: str
     evidence: tuple[Evidence, ...]
+    since: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,8 @@ class Limit:
     when: str
     because: str
     evidence: tuple[Evidence, ...]
+    since: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,8 @@ class Habit:
     set: Mapping[str, Any]
     because: str
     evidence: tuple[Evidence, ...]
+    since: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,8 @@ class Trap:
     match: Match
     text: str
     evidence: tuple[Evidence, ...]
+    since: str = ""
+    until: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +139,13 @@ class FrameworkRules:
 
     @property
     def version(self) -> str:
-        """The release that starters are written for."""
+        """The release that these rules are of."""
         return self.releases[0].version
+
+    @property
+    def proof(self) -> str:
+        """How far the rules were proven on this release."""
+        return PROVEN if self.releases[0].proven else SCHEMA_ONLY
 
     @property
     def rows(self) -> tuple[Capability | Only | Limit | Habit | Trap, ...]:

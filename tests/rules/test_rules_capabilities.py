@@ -15,7 +15,7 @@ from advisor import rules as engine
 from advisor.errors import InputError
 from advisor.plan import BACKENDS, METHODS, PRECISIONS, QUANTIZATIONS, TUNINGS, Plan
 from advisor.rules import APPLIES, PASSES, UNDECIDED, FrameworkRules
-from advisor.rules.capabilities import build_framework
+from advisor.rules.capabilities import build_framework, of_release
 from advisor.rules.schema import framework_document
 from advisor.rules.source import read_yaml
 
@@ -155,3 +155,27 @@ def test_a_cell_is_supported_iff_a_row_says_so_and_none_objects(**changes: str) 
 def test_an_unknown_framework_is_refused() -> None:
     with pytest.raises(InputError, match="no rules for 'nothing'"):
         engine.load_framework("nothing")
+
+
+def test_rows_hold_for_their_releases() -> None:
+    document = framework_document(read_yaml(FILE, FILE.name), {})
+    for row in document["capabilities"]:
+        if row["id"] == "demo.dpo":
+            row["since"] = "2.1.0"
+        if row["id"] == "demo.no-fp8":
+            row["until"] = "2.1.0"
+    rules = build_framework(document)
+
+    def rows(version: str | None) -> set[str]:
+        return {row.id for row in of_release(rules, version).capabilities}
+
+    assert rows("2.1.0") == rows(None) == {"demo.sft", "demo.dpo"}
+    assert rows("2.0.0") == rows("1.9") == {"demo.sft", "demo.no-fp8"}
+
+
+def test_a_release_that_is_not_in_the_rules_is_known_by_its_schema_alone(demo: FrameworkRules) -> None:
+    old, listed = of_release(demo, "1.9.0"), of_release(demo, "2.0.0")
+    assert (old.version, listed.version, demo.version) == ("1.9.0", "2.0.0", "2.1.0")
+    assert (old.releases[0].proven, listed.releases[0].proven) == (False, True)
+    assert old.proof.startswith("schema only")
+    assert ids(engine.refusals(old, Plan(method="grpo"), FACTS)) == ["demo.unlisted"]
