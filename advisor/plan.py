@@ -43,6 +43,9 @@ class Plan:
     """How the frozen base is stored: `none` (16 bit), `8bit` or `4bit` (bitsandbytes). Default none."""
     quantize_experts: bool = False
     """Whether a quantized base packs the fused routed experts too; stock bitsandbytes leaves them in 16 bit."""
+    fp32_leftovers: bool = True
+    """Whether what a quantized base leaves in 16 bit (norms, embedding, head) is raised to fp32, as PEFT's
+    prepare_model_for_kbit_training does under autocast with fp32 adapters."""
     precision: str = "bf16"
     """`bf16`: autocast mixed precision as trainers do; `bf16-pure`: everything in bf16; `fp16`, `fp32`, `fp8`."""
     param_dtype: str = "bf16"
@@ -225,7 +228,7 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
     if plan.tensor_parallel == 1:
         reset.append("sequence_parallel")
     if plan.quantization == "none":
-        reset.append("quantize_experts")
+        reset += ("quantize_experts", "fp32_leftovers")
     if not megatron:
         reset.append("recompute")
     changes = {name: getattr(_DEFAULT, name) for name in reset}

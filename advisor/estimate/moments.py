@@ -29,7 +29,7 @@ DEEPSPEED_LIVE = 1e9
 DEEPSPEED_GROUP = 4e9
 """Bytes of the fp32 gradients stage 3 steps with at a time: sub_group_size 1e9 elements."""
 REDUCE_BYTES = 4.0
-"""FSDP reduces in fp32."""
+"""FSDP reduces in fp32 under mixed precision; with everything in bf16 there is no policy and it reduces in bf16."""
 EXPERT_ADAPTER_FACTOR = 1.2
 """peft materialises weight + delta of a layer's fused experts: traced 1.35 GiB on 1.125 GiB of weights."""
 
@@ -97,12 +97,13 @@ def _fsdp_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
     gather = min(s.dense_bytes, 2.0) if s.plan.quantization == "none" else s.dense_bytes
     if s.plan.precision == "fp32":
         gather = 4.0
+    reduce = 2.0 if s.plan.precision == "bf16-pure" else REDUCE_BYTES
     layer, root = p.layer_elements, p.root_elements
     out.loss = gather * (layer + root)
     if s.base_trains:
         head = gather * s.sums.head_matrix / s.plan.tensor_parallel if p.last else 0.0
-        out.backward = (3 * gather + REDUCE_BYTES) * layer + gather * root + head
-        out.root = (gather + REDUCE_BYTES) * root
+        out.backward = (3 * gather + reduce) * layer + gather * root + head
+        out.root = (gather + reduce) * root
     else:
         out.backward = 2 * gather * layer + gather * root
 

@@ -23,6 +23,12 @@ PAIRED_METHODS = ("dpo", "ipo", "kto", "orpo", "simpo", "cpo", "rm")
 """Two sequences per sample in one forward pass: chosen and rejected (KTO: completion and its KL pair)."""
 
 
+def sequences_per_row(plan: Plan) -> int:
+    """2 for pairs; 1 where samples are packed, because both halves then share the `seq_len` of a pack
+    (ms-swift 4.6.0, swift/dataset/packing.py:163 packs by the sum of a pair's lengths)."""
+    return 2 if plan.method in PAIRED_METHODS and not plan.packing else 1
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """Everything about a plan and a model that all pipeline stages share."""
@@ -104,11 +110,12 @@ def make_setting(sums: ModelSums, plan: Plan) -> Setting:
     stage3 = sharding_stage(plan) >= 3 and not megatron
     kernels = _plan_kernels(plan, adapters, states.autocast > 0 and plan.tuning == "full")
     upcast = plan.quantization != "none" and plan.precision == "bf16" and plan.param_dtype == "fp32"
+    upcast = upcast and plan.fp32_leftovers
     dense_bytes = expert_bytes = states.frozen
     if plan.quantization != "none":
         dense_bytes, expert_bytes = _base_bytes(sums, plan, upcast)
     online = plan.online
-    rows = plan.micro_batch_size / plan.context_parallel * (2 if plan.method in PAIRED_METHODS else 1)
+    rows = plan.micro_batch_size / plan.context_parallel * sequences_per_row(plan)
     tensor = plan.tensor_parallel
     dense, experts = trainable_parameters(sums, plan)
     dense_kind = layer_bytes(sums, kernels, False)

@@ -8,7 +8,7 @@ from advisor.estimate import speed
 from advisor.estimate.model_sums import ModelSums, model_sums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.rollout import REFERENCE_METHODS, cache_bytes_per_token
-from advisor.estimate.stage import PAIRED_METHODS
+from advisor.estimate.stage import sequences_per_row
 from advisor.estimate.states import sharding_stage
 from advisor.estimate.types import TimeEstimate
 from advisor.facts.types import ClusterFacts, GpuFacts, ModelFacts
@@ -185,7 +185,7 @@ def _rollout(sums: ModelSums, plan: Plan, cluster: ClusterFacts) -> float:
 
 
 def _step_time(sums: ModelSums, plan: Plan, cluster: ClusterFacts, tokens: float, peak: float) -> StepTime:
-    rows = plan.micro_batch_size * (2 if plan.method in PAIRED_METHODS else 1)
+    rows = plan.micro_batch_size * sequences_per_row(plan)
     local = rows * tokens / plan.context_parallel
     data = plan.data_parallel
     work = local * flops_per_token(sums, plan, tokens) / (plan.tensor_parallel * plan.pipeline_parallel)
@@ -227,7 +227,7 @@ def estimate_time(
     mean = min(mean_tokens or plan.seq_len, plan.seq_len)
     tokens = float(plan.seq_len) if plan.packing else float(mean)
     step = _step_time(model_sums(model), plan, cluster, tokens, peak)
-    rows = plan.global_batch_size * (2 if plan.method in PAIRED_METHODS else 1)
+    rows = plan.global_batch_size * sequences_per_row(plan)
     rate = rows * tokens / step.total
     parts = {name: getattr(step, name) for name in StepTime.__slots__}
     extra = {"seconds_per_step": step.total, "parts": parts, "tokens_per_sample": tokens}

@@ -71,5 +71,6 @@ def published_gib(row: Row) -> float:
 
 
 def counts_reserved(row: Row) -> bool:
-    """Whether the figure includes what PyTorch reserves beyond what is allocated. Device usage does."""
-    return "reserved" in row["what_measured"] or "device" in row["what_measured"]
+    """Whether the figure includes what PyTorch reserves beyond what is allocated: all but PyTorch's own counters
+    of allocated or active memory do."""
+    return not any(word in row["what_measured"] for word in ("allocated", "active", "peak memory"))

@@ -306,3 +306,28 @@ def test_terms_and_range() -> None:
     assert tuple(estimate.terms) == TERMS
     assert estimate.low < estimate.total < estimate.high
     assert estimate.as_dict()["fits"] == "fits"
+
+
+def test_packed_pairs_share_a_pack() -> None:
+    apart = estimate_memory(m.LLAMA_8B, lora(method="dpo", seq_len=4096), cluster(1))
+    packed = estimate_memory(m.LLAMA_8B, lora(method="dpo", seq_len=4096, packing=True), cluster(1))
+    alone = estimate_memory(m.LLAMA_8B, lora(seq_len=4096), cluster(1))
+    assert packed.allocated == pytest.approx(alone.allocated)
+    assert apart.terms["logits"] == pytest.approx(2 * packed.terms["logits"])
+
+
+def test_leftovers_of_a_quantized_base_in_16_bit() -> None:
+    """Embedding and head of Qwen3-8B: 2 x 622 M parameters, 2 bytes less each."""
+    plan = lora(tuning="qlora", quantization="4bit")
+    raised, kept = (
+        estimate_memory(m.QWEN3_8B, replace(plan, fp32_leftovers=x), cluster(1)) for x in (True, False)
+    )
+    saved = (raised.terms["weights"] - kept.terms["weights"]) * GIB
+    assert saved == pytest.approx(2 * 2 * 151936 * 4096, rel=0.01)
+
+
+def test_pure_bf16_fsdp_reduces_in_bf16() -> None:
+    sharded = {"gpus_per_node": 8, "fsdp": True, "zero_stage": 3, "seq_len": 128}
+    mixed = estimate_memory(m.LLAMA_70B, full(precision="bf16", **sharded), cluster())
+    pure = estimate_memory(m.LLAMA_70B, full(precision="bf16-pure", **sharded), cluster())
+    assert pure.terms["buffers"] < mixed.terms["buffers"]
