@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor import __version__
-from advisor.alternatives import Change, changes
+from advisor.alternatives import Change, asked_for, changes, no_nearer
 from advisor.errors import InputError
 from advisor.estimate.types import MemoryEstimate
 from advisor.flips import with_flips
@@ -34,8 +34,10 @@ __all__ = [
     "time_dict",
 ]
 
-MOST_ALTERNATIVES = 6
-MOST_OF_A_KIND = 2
+MOST_ALTERNATIVES = 8
+MOST_TRIED = 48
+MOST_OF_A_KIND = {"model": 2}
+"""Alternatives of one lever: one, the nearest, where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def advise(request: Request) -> Advice:
     reverse = answer(request, policy)
     resolved = resolve(reverse.request if reverse else request)
     ranking, rejected = search_all(resolved, policy, Searcher(resolved))
-    alternatives = () if ranking else _alternatives(resolved, policy)
+    alternatives = () if ranking else _alternatives(resolved, policy, rejected)
     versions = {"advisor": __version__} | {name: load_framework(name).version for name in framework_names()}
     warnings = (*_warnings(resolved), *_unknown_limits(resolved, ranking))
     return Advice(resolved, tuple(ranking), tuple(rejected), alternatives, warnings, versions, reverse)
@@ -136,35 +138,41 @@ def check_names(request: Request) -> None:
             )
 
 
-def _alternatives(resolved: Resolved, policy: Policy) -> tuple[Alternative, ...]:
+def _alternatives(
+    resolved: Resolved, policy: Policy, rejected: Sequence[Rejected]
+) -> tuple[Alternative, ...]:
     """The nearest feasible requests, each planned and estimated like the first."""
     found: list[Alternative] = []
+    enough: list[Change] = []
     kinds: Counter[str] = Counter()
-    for change in changes(resolved):
-        if kinds[change.kind] == MOST_OF_A_KIND:
+    near = [row.closest.memory.excess for row in rejected if row.closest]
+    tried = 0
+    for change in changes(resolved, min(near, default=1.0)):
+        if kinds[change.kind] >= MOST_OF_A_KIND.get(change.kind, 1) or no_nearer(change, enough):
             continue
-        alternative = _try(change, policy)
+        tried += 1
+        alternative = _try(change, resolved, policy)
         if alternative:
             found.append(alternative)
+            enough.append(change)
             kinds[change.kind] += 1
-        if len(found) == MOST_ALTERNATIVES:
+        if len(found) == MOST_ALTERNATIVES or tried == MOST_TRIED:
             break
     return tuple(found)
 
 
-def _try(change: Change, policy: Policy) -> Alternative | None:
+def _try(change: Change, asked: Resolved, policy: Policy) -> Alternative | None:
+    request = change.request(asked_for(asked))
     try:
-        resolved = resolve(parse_request(change.request))
+        resolved = resolve(parse_request(request))
     except InputError:
         return None
     ranking, _ = search_all(resolved, policy, Searcher(resolved))
     if not ranking:
         return None
     best = ranking[0]
-    request = {**change.request, "framework": best.framework} if change.pin else dict(change.request)
-    return Alternative(
-        f"{change.text}: {best.framework}, {describe(best.plan)}", request, best.framework, best.memory
-    )
+    text = f"{change.text}: {best.framework}, {describe(best.plan)}"
+    return Alternative(text, request, best.framework, best.memory)
 
 
 def _unknown_limits(resolved: Resolved, ranking: Sequence[Ranked]) -> list[str]:

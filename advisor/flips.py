@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from advisor.alternatives import PLAN_PINS
+from advisor.alternatives import PLAN_PINS, asked_for, gpus_text, grown
 from advisor.errors import InputError
 from advisor.judging import Ranked, Rejected, search_all, time_of
 from advisor.planner.search import Candidate, Searcher
@@ -56,8 +56,7 @@ class Flipper:
     def __init__(self, resolved: Resolved, policy: Policy) -> None:
         self.resolved = resolved
         self.policy = policy
-        origins = resolved.origins
-        self.asked = {k: v for k, v in resolved.request.given().items() if origins.get(k) is None}
+        self.asked = asked_for(resolved)
         self.searchers: dict[str, Searcher | None] = {}
 
     def flips(self, row: Rejected) -> tuple[str, ...]:
@@ -178,19 +177,11 @@ class Flipper:
 
     def _more_gpus(self, excess: float) -> Iterator[_Try]:
         """Twice as many at a time, from the least that could do: n times the GPUs hold at most n times as much."""
-        cluster = self.resolved.cluster
-        # The catalog calls a workstation card's node one card; boards take four.
-        most = cluster.gpu.gpus_per_node if cluster.gpu.gpus_per_node > 1 else 4
         start = 2 ** max(1, math.floor(math.log2(max(excess, 1.0))))
         for factor in (start, 2 * start, 4 * start):
-            gpus, nodes = cluster.gpus_per_node, cluster.nodes
-            grown = factor
-            while grown > 1 and nodes == 1 and 2 * gpus <= most:
-                gpus, grown = 2 * gpus, grown // 2
-            nodes *= grown
-            if nodes <= 65536:
-                text = gpus_text(nodes, gpus)
-                yield self._with(text, gpus_per_node=gpus, nodes=nodes)
+            shape = grown(self.resolved.cluster, factor)
+            if shape and shape[0] <= 65536:
+                yield self._with(gpus_text(*shape), nodes=shape[0], gpus_per_node=shape[1])
 
     def _bigger_gpu(self, closest: Candidate) -> Iterator[_Try]:
         memory = closest.memory
@@ -210,12 +201,6 @@ def with_flips(resolved: Resolved, policy: Policy, rejected: Sequence[Rejected])
     """The rows again, each with what would admit it."""
     flipper = Flipper(resolved, policy)
     return tuple(replace(row, flips=flipper.flips(row)) for row in rejected)
-
-
-def gpus_text(nodes: int, gpus_per_node: int) -> str:
-    """A cluster's size for people."""
-    count = nodes * gpus_per_node
-    return f"{count} GPUs ({nodes} x {gpus_per_node})" if count > 1 else "1 GPU"
 
 
 def _room(row: Ranked) -> str:

@@ -39,7 +39,7 @@ def host_and_disk(s: Setting, p: StageParts) -> tuple[float, float]:
     moved = offloaded_bytes(s, p) * local / GIB
     model = 2.0 * s.sums.total / GIB
     shard = min(SHARD_GIB, model) * local
-    loading = model + SHARD_GIB if plan.fsdp and plan.world_size > 1 else shard
+    loading = model + SHARD_GIB if plan.fsdp else shard
     disk = 0.0
     if plan.offload == "nvme":
         disk, moved = moved, moved * NVME_HOST_SHARE

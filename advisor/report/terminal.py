@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from advisor.advise import Advice, Ranked, Rejected
+from advisor.alternatives import gpus_text
 from advisor.estimate.types import TERMS
-from advisor.flips import gpus_text
 from advisor.plan import Plan
 from advisor.planner.search import describe
 from advisor.reverse import Answer
