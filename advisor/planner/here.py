@@ -196,6 +196,10 @@ FACTS: Mapping[str, Fact] = {
         lambda p: p.quantization != "none",
         lambda p, m, r: f"routed experts are {'packed too' if p.quantize_experts else 'left in 16 bit'}",
         "the base is not quantized"),
+    "fp32_leftovers": _only_if(
+        lambda p: p.quantization != "none",
+        lambda p, m, r: f"norms, embedding and head are held in {'32' if p.fp32_leftovers else '16'} bit",
+        "the base is not quantized"),
     "precision": lambda p, m, r: f"{r.cluster.gpu.name} computes in {p.precision}",
     "param_dtype": lambda p, m, r: f"what trains is held in {p.param_dtype}: gradients {m.terms['gradients']:.1f} and "
         f"optimizer {m.terms['optimizer']:.1f} GiB at the {m.moment}",
