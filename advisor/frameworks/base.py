@@ -74,6 +74,8 @@ class Framework(Protocol):
     command: Callable[[Plan, Job], Sequence[str]]
     # What smoke.sh needs.
     smoke: Callable[[Plan, Job], Smoke]
+    # What the framework reads of a render: document of its schema snapshot (rules/schemas) -> keys and values.
+    read_as: Callable[[Plan, Job, Rendered], Mapping[str, Mapping[str, Any]]]
     # Context for templates/<NAME>/run.sh.jinja and smoke.sh.jinja beyond plan, job and documents.
     context: Callable[[Plan, Job, Rendered], Mapping[str, Any]]
 

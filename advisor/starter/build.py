@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from advisor import __version__
+from advisor import __version__, schemas
 from advisor.advise import Advice, Ranked
 from advisor.errors import InputError
 from advisor.frameworks import framework
@@ -44,6 +44,7 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
     job = _job(resolved, row, wiring)
     rules = load_framework(row.framework)
     rendered = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
+    schemas.demand(row.framework, job.version, module.read_as(plan, job, rendered))
     configured = module.files(plan, job, rendered)
     _refuse_dropped(row, resolved, configured)
     files = [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from advisor import schemas
 from advisor.errors import CannotExpress
 from advisor.facts.models import load_model
 from advisor.frameworks import framework
@@ -50,8 +51,11 @@ def job_for(plan: Plan, model: str = "Qwen/Qwen3-8B", **changes: Any) -> Job:
 
 
 def rendered(name: str, plan: Plan, job: Job | None = None) -> Rendered:
-    rules = load_framework(name)
-    return framework(name).TABLE.render(plan, job or job_for(plan), lambda p: implied_values(rules, p))
+    """What the framework's table writes. Every render of these tests is one that the release takes."""
+    rules, module, job = load_framework(name), framework(name), job or job_for(plan)
+    result = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
+    schemas.demand(name, schemas.versions(name)[0], module.read_as(plan, job, result))
+    return result
 
 
 def written(name: str, plan: Plan, job: Job | None = None) -> dict[str, Any]:

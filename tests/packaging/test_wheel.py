@@ -80,5 +80,7 @@ def test_wheel_does_the_main_job(tmp_path: Path) -> None:
     written = json.loads((elsewhere / "starter" / "advice.json").read_text())
     paths = [path for role in written["files"].values() for path in role]
     assert all((elsewhere / "starter" / path).is_file() for path in paths)
-    shipped = (tmp_path / "env" / "lib").glob("python*/site-packages/advisor/_data/rules/compiled.json")
-    assert list(shipped)
+    shipped = next((tmp_path / "env" / "lib").glob("python*/site-packages/advisor/_data/rules"))
+    assert (shipped / "compiled.json").is_file()
+    snapshots = {path.relative_to(ROOT / "rules") for path in (ROOT / "rules" / "schemas").rglob("*.json")}
+    assert snapshots <= {path.relative_to(shipped) for path in (shipped / "schemas").rglob("*.json")}

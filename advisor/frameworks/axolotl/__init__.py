@@ -23,7 +23,7 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "axolotl.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "smoke"]
+__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
 
 
 def command(plan: Plan, job: Job) -> Sequence[str]:
@@ -60,6 +60,10 @@ def _check_reward_model(name: str) -> None:
             "there is a dot in the middle of its name: rename the folder (reward/v1.0), or choose another "
             "framework",
         )
+
+
+def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
+    return {"train": rendered["train"].mapping()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

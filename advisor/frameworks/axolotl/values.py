@@ -15,6 +15,7 @@ from advisor.frameworks.table import (
 from advisor.plan import Plan
 
 LIGER_PLUGIN = "axolotl.integrations.liger.LigerPlugin"
+EXPERT_PLUGIN = "axolotl.integrations.expert_parallel.ExpertParallelPlugin"
 SWANLAB_PLUGIN = "axolotl.integrations.swanlab.SwanLabPlugin"
 LARGE = 50e9
 """Parameters from which on a whole checkpoint is not gathered on one rank when all weights train."""
@@ -90,7 +91,8 @@ def warmup_steps(plan: Plan, job: Job) -> Any:
 def plugins(plan: Plan, job: Job) -> Any:
     liger = [LIGER_PLUGIN] if plan.liger or plan.loss == "fused" else []
     swanlab = [SWANLAB_PLUGIN] if job.tracker == "swanlab" else []
-    return [*liger, *swanlab] or ABSENT
+    experts = [EXPERT_PLUGIN] if plan.expert_parallel > 1 else []
+    return [*liger, *experts, *swanlab] or ABSENT
 
 
 def rewards(plan: Plan, job: Job) -> Any:

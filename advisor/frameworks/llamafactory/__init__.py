@@ -20,7 +20,7 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "llamafactory.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "smoke"]
+__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
 
 
 def command(plan: Plan, job: Job) -> Sequence[str]:
@@ -45,6 +45,10 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         text = json.dumps(rendered["deepspeed"].mapping(), indent=2) + "\n"
         emitted.append(Emitted("deepspeed.json", "deepspeed", text))
     return emitted
+
+
+def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
+    return {"train": rendered["train"].mapping()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

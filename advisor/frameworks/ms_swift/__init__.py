@@ -31,7 +31,7 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "ms_swift.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "smoke"]
+__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
 
 
 def command(plan: Plan, job: Job) -> Sequence[str]:
@@ -65,6 +65,10 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
 def _config(path: str, role: str, plan: Plan, job: Job, rendered: Rendered) -> Emitted:
     text = render(f"{NAME}/train.yaml.jinja", document=rendered["train"], command=command(plan, job), job=job)
     return Emitted(path, role, text)
+
+
+def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
+    return {" ".join(command(plan, job)[:2]): rendered["train"].mapping()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

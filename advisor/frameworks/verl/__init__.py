@@ -26,7 +26,7 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "verl.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "smoke"]
+__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
 
 
 def _lines(plan: Plan, job: Job) -> tuple[Line, ...]:
@@ -124,6 +124,11 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
     if left_out:
         emitted.append(Emitted("smoke/nearest.sh", "smoke", _script(near, job, "/.."), True))
     return emitted
+
+
+def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
+    document = "main_ppo" if plan.online else "sft_trainer"
+    return {f"{document} megatron" if on_megatron(plan) else document: rendered["train"].flat()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

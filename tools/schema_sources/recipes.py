@@ -1,0 +1,403 @@
+"""What the documents of each framework are made of, in terms of its released source.
+
+A document is what the framework reads as one: the YAML of a command, the overrides of an entry point, the
+keywords of a call. Where a release has another layout, the first candidate that is there is taken.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+
+from tools.schema_sources import hydra, signatures
+from tools.schema_sources.archives import Source
+from tools.schema_sources.code import Code, Definition, Unknown
+from tools.schema_sources.rows import Row, Section, all_rows
+from tools.schema_sources.snapshot import Document, Schema
+
+Packages = Mapping[str, Source]
+"""Import name of a package -> its source."""
+
+
+def there(code: Code, *candidates: str) -> str | None:
+    """The first of `module:Class` that exists."""
+    for candidate in candidates:
+        try:
+            code.class_at(candidate)
+        except Unknown:
+            continue
+        return candidate
+    return None
+
+
+def present(code: Code, *groups: tuple[str, ...] | str) -> list[str]:
+    """One class of each group of candidates, groups without one left out."""
+    found = (there(code, *([group] if isinstance(group, str) else group)) for group in groups)
+    return [reference for reference in found if reference]
+
+
+# --- TRL ------------------------------------------------------------------------------------------
+
+TRL_COMMANDS = {
+    "sft": "SFTConfig", "dpo": "DPOConfig", "kto": "KTOConfig", "reward": "RewardConfig", "grpo": "GRPOConfig",
+    "rloo": "RLOOConfig", "distillation": "DistillationConfig", "gkd": "GKDConfig", "cpo": "CPOConfig",
+    "orpo": "ORPOConfig",
+}  # fmt: skip
+"""Command, or method of a script that hands the same YAML to TrlParser -> class of its training arguments."""
+TRL_LAUNCH = {
+    "accelerate_config": "trl/cli/accelerate_config.py",
+    "config_file": "",
+    "env": "trl/scripts/utils.py",
+}
+
+
+def trl(packages: Packages) -> Schema:
+    code, schema = Code(packages), Schema()
+    shared = present(
+        code, "trl.trainer.model_config:ModelConfig", ("trl.scripts.utils:DatasetMixtureConfig",)
+    )  # fmt: skip
+    for name, config in TRL_COMMANDS.items():
+        lower = config.removesuffix("Config").lower()
+        own = there(
+            code, f"trl.trainer.{lower}_config:{config}", f"trl.experimental.{lower}.{lower}_config:{config}"
+        )
+        if own is None:
+            continue
+        schema.add_classes(name, code, [own, *_trl_script_arguments(code, name), *shared])
+        _trl_launch(packages["trl"], schema, name)
+    return schema
+
+
+def _trl_script_arguments(code: Code, command: str) -> list[str]:
+    """The class of the script itself; `trl grpo` and `trl rloo` have their own."""
+    own = {"grpo": "GRPOScriptArguments", "rloo": "RLOOScriptArguments"}.get(command)
+    candidates = [f"trl.scripts.{command}:{own}"] if own else []
+    script = code.module(f"trl.scripts.{command}")
+    return present(code, (*candidates, "trl.scripts.utils:ScriptArguments")) if script else []
+
+
+def _trl_launch(source: Source, schema: Schema, name: str) -> None:
+    """Keys that the parser and the launcher take out of the YAML before any dataclass sees them."""
+    if "TrlLaunch" not in schema.sections:
+        found: dict[str, Row] = {}
+        utils = source.read("trl/scripts/utils.py") or ""
+        if 'config.pop("env"' in utils:
+            found["env"] = {"type": "dict", "open": True, "computed": True}
+        launchers = ("trl/cli/accelerate_config.py", "trl/cli.py")
+        if any('"--accelerate_config"' in (source.read(path) or "") for path in launchers):
+            found["accelerate_config"] = {"type": "str", "computed": True}
+        schema.sections["TrlLaunch"] = Section("trl/scripts/utils.py, trl/cli", found)
+    schema.documents[name].includes.append("TrlLaunch")
+
+
+# --- LLaMA-Factory --------------------------------------------------------------------------------
+
+LLAMAFACTORY_STAND_INS = {
+    # Chosen by the environment variable USE_MCA; without it, transformers' own.
+    "llamafactory.hparams.training_args:BaseTrainingArguments": (
+        "transformers.training_args_seq2seq:Seq2SeqTrainingArguments"
+    )
+}
+LLAMAFACTORY_CLASSES = (
+    "llamafactory.hparams.model_args:ModelArguments",
+    "llamafactory.hparams.data_args:DataArguments",
+    ("llamafactory.hparams.training_args:TrainingArguments",
+     "transformers.training_args_seq2seq:Seq2SeqTrainingArguments"),
+    "llamafactory.hparams.finetuning_args:FinetuningArguments",
+    "llamafactory.hparams.generating_args:GeneratingArguments",
+)  # fmt: skip
+
+
+def llamafactory(packages: Packages) -> Schema:
+    code, schema = Code(packages, LLAMAFACTORY_STAND_INS), Schema()
+    schema.add_classes("train", code, present(code, *LLAMAFACTORY_CLASSES))
+    return schema
+
+
+# --- ms-swift -------------------------------------------------------------------------------------
+
+MS_SWIFT_COMMANDS = {
+    "swift pt": (
+        "swift.arguments.pretrain_args:PretrainArguments",
+        "swift.llm.argument.train_args:TrainArguments",
+    ),
+    "swift sft": ("swift.arguments.sft_args:SftArguments", "swift.llm.argument.train_args:TrainArguments"),
+    "swift rlhf": ("swift.arguments.rlhf_args:RLHFArguments", "swift.llm.argument.rlhf_args:RLHFArguments"),
+    "megatron pt": (
+        "swift.megatron.arguments.pretrain_args:MegatronPretrainArguments",
+        "swift.megatron.argument.train_args:MegatronTrainArguments",
+    ),
+    "megatron sft": (
+        "swift.megatron.arguments.sft_args:MegatronSftArguments",
+        "swift.megatron.argument.train_args:MegatronTrainArguments",
+    ),
+    "megatron rlhf": (
+        "swift.megatron.arguments.rlhf_args:MegatronRLHFArguments",
+        "swift.megatron.argument.rlhf_args:MegatronRLHFArguments",
+    ),
+}
+
+
+def ms_swift(packages: Packages) -> Schema:
+    code, schema = Code(packages), Schema()
+    for command, candidates in MS_SWIFT_COMMANDS.items():
+        found = present(code, candidates)
+        if found:
+            # swift/cli/main.py writes each value of the YAML as words behind `--key`.
+            schema.add_classes(command, code, found).words = True
+    return schema
+
+
+# --- Axolotl --------------------------------------------------------------------------------------
+
+AXOLOTL_SCHEMAS = (
+    "axolotl.utils.schemas.config:AxolotlInputConfig",
+    "axolotl.utils.config.models.input.v0_4_1:AxolotlInputConfig",
+)
+
+
+def axolotl(packages: Packages) -> Schema:
+    code, schema = Code(packages), Schema()
+    schema.add_classes("train", code, present(code, AXOLOTL_SCHEMAS))
+    for plugin, arguments in _axolotl_plugins(code, packages["axolotl"]):
+        definition = code.class_at(arguments)
+        held = {
+            key: {**row, "requires": {"plugins": plugin}} for key, row in all_rows(code, definition).items()
+        }
+        label = f"plugin {plugin}"
+        schema.sections[label] = Section(code.origin(definition), held)
+        schema.documents["train"].includes.append(label)
+    return schema
+
+
+def _axolotl_plugins(code: Code, source: Source) -> list[tuple[str, str]]:
+    """Dotted name of each plugin class, and the model its `get_input_args` names."""
+    found: list[tuple[str, str]] = []
+    for folder in source.names("axolotl/integrations"):
+        module = code.module(f"axolotl.integrations.{folder}")
+        for name in module.bindings if module else ():
+            if not name.endswith("Plugin") or name == "BasePlugin":
+                continue
+            assert module
+            try:
+                arguments = _input_args(code, code.class_at(f"{module.name}:{name}"))
+                there(code, arguments)
+            except Unknown:
+                continue
+            found.append((f"{module.name}.{name}", arguments))
+    return found
+
+
+def _input_args(code: Code, plugin: Definition) -> str:
+    for each in code.mro(plugin):
+        try:
+            body = signatures.method(each, "get_input_args").node
+        except Unknown:
+            continue
+        for node in ast.walk(body):
+            if isinstance(node, ast.Return) and isinstance(node.value, ast.Constant) and node.value.value:
+                module, _, name = str(node.value.value).rpartition(".")
+                return f"{module}:{name}"
+    raise Unknown(plugin.name)
+
+
+# --- Unsloth --------------------------------------------------------------------------------------
+
+UNSLOTH_CALLS = {
+    "FastLanguageModel.from_pretrained": ("unsloth.models.loader:FastLanguageModel", "from_pretrained"),
+    "FastLanguageModel.get_peft_model": ("unsloth.models.llama:FastLlamaModel", "get_peft_model"),
+    "FastModel.from_pretrained": ("unsloth.models.loader:FastModel", "from_pretrained"),
+    "FastModel.get_peft_model": ("unsloth.models.vision:FastBaseModel", "get_peft_model"),
+}
+"""Call -> class and function that hold its signature."""
+UNSLOTH_LOADERS = (
+    "unsloth.models.loader:FastLanguageModel", "unsloth.models.loader:FastModel",
+    "unsloth.models.llama:FastLlamaModel", "unsloth.models.vision:FastBaseModel",
+)  # fmt: skip
+"""Each hands the `**kwargs` of `from_pretrained` on to the next, and at last to transformers."""
+UNSLOTH_CONFIGS = ("SFTConfig", "DPOConfig", "KTOConfig", "ORPOConfig", "CPOConfig", "RewardConfig", "GRPOConfig",
+                   "RLOOConfig", "GKDConfig", "DistillationConfig")  # fmt: skip
+UNSLOTH_PATCH = "unsloth/models/rl.py"
+UNSLOTH_ADDED = {
+    "": ("max_seq_length",),
+    "SFTConfig": ("context_parallel_size", "context_parallel_backend", "context_parallel_rotate_method"),
+    "DPOConfig": ("context_parallel_size", "context_parallel_backend"),
+    "GRPOConfig": (
+        "context_parallel_size", "context_parallel_backend", "vllm_sampling_params", "unsloth_num_chunks",
+        "unsloth_logit_chunk_multiplier", "unsloth_grpo_mini_batch",
+    ),
+}  # fmt: skip
+"""Fields that Unsloth's text of UNSLOTH_PATCH gives to the configs it rewrites; the empty name: to all."""
+
+
+def unsloth(packages: Packages) -> Schema:
+    code, schema = Code(packages), Schema()
+    for name, (owner, function) in UNSLOTH_CALLS.items():
+        definition = signatures.method(code.class_at(owner), function)
+        module = code.module(definition.module)
+        assert module
+        rows = signatures.rows(code, definition)
+        if function == "from_pretrained":
+            rows = {**_loader_keywords(code), **rows}
+        schema.sections[name] = Section(f"{module.path}:{function}", rows)
+        schema.documents[name] = Document([name])
+        if function == "get_peft_model":  # its **kwargs become arguments of peft's LoraConfig
+            schema.add_classes(name, code, present(code, "peft.tuners.lora.config:LoraConfig"))
+    added = _unsloth_fields(packages["unsloth"].read(UNSLOTH_PATCH) or "")
+    for config in UNSLOTH_CONFIGS:
+        lower = config.removesuffix("Config").lower()
+        own = there(
+            code, f"trl.trainer.{lower}_config:{config}", f"trl.experimental.{lower}.{lower}_config:{config}"
+        )
+        if own:
+            document = schema.add_classes(config, code, [own])
+            names = (*UNSLOTH_ADDED[""], *UNSLOTH_ADDED.get(config, ()))
+            document.keys |= {key: added[key] for key in names if key in added}
+    return schema
+
+
+def _loader_keywords(code: Code) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for reference in UNSLOTH_LOADERS:
+        found |= signatures.read_from_kwargs(signatures.method(code.class_at(reference), "from_pretrained"))
+    return found
+
+
+def _unsloth_fields(text: str) -> dict[str, Row]:
+    """Fields in the class texts that Unsloth executes: `name : Optional[type] = field(default = value,`."""
+    pattern = r"(\w+) ?: Optional\[(\w+)\] = field\(\s*default = ([^,]+),"
+    return {
+        name: {
+            "type": {"Any": "any"}.get(kind, kind), "optional": True, "default": ast.literal_eval(default),
+            "from": UNSLOTH_PATCH,
+        }
+        for name, kind, default in re.findall(pattern, text)
+    }  # fmt: skip
+
+
+# --- verl -----------------------------------------------------------------------------------------
+
+VERL_ROOT = "verl/trainer/config"
+VERL_DOCUMENTS: dict[str, tuple[tuple[str, Mapping[str, str]], ...]] = {
+    "main_ppo": (("ppo_trainer", {}),),
+    "main_ppo megatron": (("ppo_trainer", {"model_engine": "megatron"}), ("ppo_megatron_trainer", {})),
+    "sft_trainer": (("sft_trainer_engine", {}),),
+    "sft_trainer megatron": (("sft_trainer_engine", {"engine": "megatron", "optim": "megatron"}),),
+    "fsdp_sft_trainer": (("sft_trainer", {}),),
+}
+"""Entry point and engine -> its configuration and the options chosen in it, first that is there."""
+
+
+def verl(packages: Packages) -> Schema:
+    code, schema = Code(packages), Schema()
+    tree = hydra.Hydra(packages["verl"], VERL_ROOT)
+    for name, candidates in VERL_DOCUMENTS.items():
+        for config, chosen in candidates:
+            if packages["verl"].read(f"{VERL_ROOT}/{config}.yaml") is None:
+                continue
+            rows = _verl_rows(code, tree.compose(config, chosen))
+            keys = {**rows, **_verl_choices(tree, config), **_verl_free(packages["verl"], rows)}
+            schema.documents[name] = Document(keys=keys)
+            break
+    _share(schema, "ppo", [name for name in schema.documents if name.startswith("main_ppo")])
+    _share(schema, "sft", [name for name in schema.documents if name.startswith("sft_trainer")])
+    return schema
+
+
+def _verl_rows(code: Code, tree: hydra.Tree) -> dict[str, Row]:
+    leaves = hydra.flat(tree)
+    found = {
+        key: {**hydra.row(leaf), "from": leaf.file.removeprefix(f"{VERL_ROOT}/")}
+        for key, leaf in leaves.items()
+    }
+    for prefix, target in hydra.targets(tree).items():
+        module, _, name = target.rpartition(".")
+        try:
+            definition = code.class_at(f"{module}:{name}")
+        except Unknown:
+            continue
+        declared = all_rows(code, definition)
+        for key, row in declared.items():
+            full = f"{prefix}{key}"
+            if full in found and "added" not in found[full]:
+                found[full] = _declared(found[full], row)
+            elif full not in found and not _inside(full, found) and "[" not in key and "." not in key:
+                # The class takes it and the tree lacks it: a command line adds it with `+`.
+                found[full] = {**row, "from": code.origin(definition), "added": True}
+    return found
+
+
+def _verl_choices(tree: hydra.Hydra, config: str) -> dict[str, Row]:
+    """`group=option`: which file a part of the tree comes from."""
+    return {
+        key: {"type": "str|dict", "choices": options, "default": default, "from": f"{config}.yaml"}
+        for key, (options, default) in tree.groups(config).items()
+    }
+
+
+VERL_HANDED_ON = (
+    "override_config", "override_transformer_config", "override_ddp_config", "override_optimizer_config",
+    "override_mcore_model_config",
+)  # fmt: skip
+"""Mappings that verl hands to another library as they are: any key may be added there."""
+VERL_REWARD_KWARGS = (
+    "verl/experimental/reward_loop/reward_manager/dapo.py", "verl/experimental/reward/reward_loop/dapo.py",
+    "verl/trainer/ppo/reward.py", "verl/trainer/main_ppo.py",
+)  # fmt: skip
+
+
+def _verl_free(source: Source, rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Mappings with free content: those handed on, and the keywords of reward managers, which no file lists."""
+    found: dict[str, Row] = {}
+    for key, row in rows.items():
+        parts = key.split(".")
+        for end, part in enumerate(parts, start=1):
+            if part in VERL_HANDED_ON:
+                found[".".join(parts[:end])] = {
+                    "type": "dict",
+                    "optional": True,
+                    "open": True,
+                    "from": row["from"],
+                }
+    for path in VERL_REWARD_KWARGS:
+        for owner in re.findall(r'config\.([\w.]+)\.get\("reward_kwargs"', source.read(path) or ""):
+            if _inside(owner, rows):
+                key = f"{owner}.reward_kwargs"
+                found[key] = {"type": "dict", "open": True, "computed": True, "from": path, "added": True}
+    return found
+
+
+def _inside(key: str, found: Mapping[str, Row]) -> bool:
+    return any(other.startswith(f"{key}.") for other in found)
+
+
+def _declared(tree: Row, declared: Row) -> Row:
+    """The tree's key with the type that the class declares for it."""
+    kept = {k: v for k, v in declared.items() if k in ("type", "choices", "open")}
+    optional = {"optional": True} if declared.get("optional") or tree["default"] is None else {}
+    row = {**kept, **optional, **{k: v for k, v in tree.items() if k in ("default", "from", "open")}}
+    return row
+
+
+def _share(schema: Schema, label: str, names: list[str]) -> None:
+    """Moves the keys that all of these documents have alike into one section."""
+    if len(names) < 2:
+        return
+    first, *others = (schema.documents[name].keys for name in names)
+    same = {key: row for key, row in first.items() if all(other.get(key) == row for other in others)}
+    schema.sections[label] = Section(VERL_ROOT, same)
+    for name in names:
+        document = schema.documents[name]
+        document.includes.append(label)
+        document.keys = {key: row for key, row in document.keys.items() if key not in same}
+
+
+RECIPES: Mapping[str, Callable[[Packages], Schema]] = {
+    "trl": trl,
+    "axolotl": axolotl,
+    "llamafactory": llamafactory,
+    "ms-swift": ms_swift,
+    "unsloth": unsloth,
+    "verl": verl,
+}
