@@ -104,7 +104,10 @@ class Searcher:
                 closest = near
         if closest is not None:
             refusals.append(_too_big(closest))
-        return Found(None, tuple(dict.fromkeys(refusals)), self.examined - before, closest)
+        # One rule breaks for many layouts, each with its own numbers: the first is shown.
+        first = {reason.rule: reason for reason in reversed(refusals)}
+        shown = tuple(reason for reason in refusals if first[reason.rule] is reason)
+        return Found(None, shown, self.examined - before, closest)
 
     def _first_allowed(
         self, rules: FrameworkRules, candidates: list[Candidate]

@@ -13,7 +13,7 @@ from advisor.errors import InputError
 from advisor.paths import rules_root
 from advisor.plan import Plan
 from advisor.releases import in_release
-from advisor.rules.expressions import APPLIES, UNDECIDED, Scope, Verdict, decide
+from advisor.rules.expressions import APPLIES, UNDECIDED, Scope, Verdict, decide, numbers_read
 from advisor.rules.names import describe_plan
 from advisor.rules.store import load_documents
 from advisor.rules.types import (
@@ -191,20 +191,35 @@ def cheap_refusals(rules: FrameworkRules, plan: Plan) -> tuple[Reason, ...]:
     return (*refused, *(_reason(row, REFUSE) for row in violated)) if violated else refused
 
 
+def _limit_scope(rules: FrameworkRules, plan: Plan, facts: Facts) -> Scope:
+    framework = {"name": rules.framework, "version": rules.version}
+    known = {root: facts[root] for root in ("model", "cluster") if root in facts}
+    return Scope(plan=describe_plan(plan), framework=framework, **known)
+
+
 def limit_verdicts(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[tuple[Limit, Verdict]]:
     """Every limit of the framework with what it says of this plan, for the trace."""
     if not rules.limits:
         return []
-    framework = {"name": rules.framework, "version": rules.version}
-    known = {root: facts[root] for root in ("model", "cluster") if root in facts}
-    scope = Scope(plan=describe_plan(plan), framework=framework, **known)
+    scope = _limit_scope(rules, plan, facts)
     return [(row, decide(row.when, scope)) for row in rules.limits]
 
 
 def limit_refusals(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[Reason]:
-    """Why the framework refuses this combination."""
-    verdicts = limit_verdicts(rules, plan, facts)
-    return [_reason(row, REFUSE) for row, verdict in verdicts if verdict.outcome == APPLIES]
+    """Why the framework refuses this combination, with the numbers that break the rule."""
+    if not rules.limits:
+        return []
+    scope = _limit_scope(rules, plan, facts)
+    return [
+        _reason(row, REFUSE, _with_numbers(row, scope))
+        for row in rules.limits
+        if decide(row.when, scope).outcome == APPLIES
+    ]
+
+
+def _with_numbers(row: Limit, scope: Scope) -> str:
+    numbers = ", ".join(f"{name} {value:g}" for name, value in numbers_read(row.when, scope).items())
+    return f"{row.because.rstrip('.')} ({numbers})" if numbers else row.because
 
 
 def unchecked_limits(rules: FrameworkRules, plan: Plan, facts: Facts) -> list[Reason]:

@@ -118,6 +118,17 @@ def decide(text: str, scope: Scope) -> Verdict:
         return Verdict(UNDECIDED, known)
 
 
+def numbers_read(text: str, scope: Scope) -> dict[str, int | float]:
+    """The numbers that a condition looks at, by name: what a refusal shows beside its reason."""
+    found: dict[str, int | float] = {}
+    for path in sorted(_paths(text)):
+        root, _, name = path.partition(".")
+        value = scope.names.get(root, {}).get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[name] = value
+    return found
+
+
 @lru_cache(maxsize=1024)
 def _paths(text: str) -> frozenset[str]:
     # Imported here: most runs decide everything and check nothing.

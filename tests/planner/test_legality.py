@@ -8,7 +8,11 @@ import pytest
 
 from advisor.facts.models import load_model
 from advisor.plan import Plan
-from advisor.planner.legality import illegal, stage_layers
+from advisor.planner.legality import TABLE, illegal, stage_layers
+from advisor.planner.search import Searcher
+from advisor.request import parse_request
+from advisor.resolve import resolve
+from advisor.rules import load_framework
 
 QWEN = load_model("Qwen/Qwen3-235B-A22B")  # 94 layers, 64 heads, 4 key/value heads, 128 experts
 DEEPSEEK = load_model("deepseek-ai/DeepSeek-R1-0528")  # 61 layers, 256 experts
@@ -42,6 +46,7 @@ BROKEN = [
         "groups of 7",
     ),
     (DENSE, {"rollout_tensor_parallel": 3}, "planner.rollout", "TP = 3"),
+    (QWEN, {"nodes": 6, "tensor_parallel": 3}, "planner.kv-heads", "4 key/value heads neither"),
 ]
 
 
@@ -84,3 +89,43 @@ def test_published_layouts_are_legal(model: Any, changes: dict[str, Any]) -> Non
 )
 def test_uneven_split(layers: int, stages: int, expected: tuple[int, int]) -> None:
     assert stage_layers(layers, stages) == expected
+
+
+def test_every_row_is_broken_on_purpose() -> None:
+    assert {row.id for row in TABLE} == {row for _, _, row, _ in BROKEN}
+
+
+PINNED = [
+    # request, framework, what the refusal says: the rule broken by a pinned field, with its numbers
+    ("Qwen/Qwen3-8B", {"tensor_parallel": 3}, "ms-swift", "8 GPUs do not split into groups of TP x PP x CP = 3"),
+    ("Qwen/Qwen3-8B", {"nodes": 8, "tensor_parallel": 64}, "ms-swift", "32 attention heads do not split over TP = 64"),
+    ("Qwen/Qwen2.5-7B-Instruct", {"nodes": 7, "gpus_per_node": 7, "tensor_parallel": 7}, "verl",
+     "4 key/value heads neither divide nor are divided by TP = 7"),
+    ("Qwen/Qwen3-30B-A3B", {"expert_parallel": 3, "gpus_per_node": 3}, "ms-swift",
+     "128 experts do not split over EP = 3"),
+    ("Qwen/Qwen3-30B-A3B", {"expert_parallel": 8, "pipeline_parallel": 2}, "verl",
+     "8 GPUs do not split into groups of ETP x EP x PP = 16"),
+    ("Qwen/Qwen3-8B", {"pipeline_parallel": 4, "pipeline_first_layers": 7}, "verl",
+     "29 of 36 layers do not split over 3 of PP = 4 stages"),
+    ("Qwen/Qwen3-8B", {"context_parallel": 2, "backend": "megatron", "seq_len": 1001}, "ms-swift", "1001 tokens"),
+    ("Qwen/Qwen3-8B", {"method": "grpo", "generations": 8, "micro_batch_size": 1, "gradient_accumulation_steps": 4,
+                       "gpus_per_node": 1}, "trl", "4 answers per step do not split into groups of 8"),
+    ("Qwen/Qwen3-8B", {"method": "grpo", "generations": 8, "micro_batch_size": 2, "gradient_accumulation_steps": 2},
+     "trl", "(generations 8, gradient_accumulation_steps 2, micro_batch_size 2)"),
+    ("Qwen/Qwen3-8B", {"method": "grpo", "generations": 8, "backend": "megatron", "micro_batch_size": 2,
+                       "gradient_accumulation_steps": 4}, "ms-swift", "(generations 8, gradient_accumulation_steps 4)"),
+    ("Qwen/Qwen3-8B", {"method": "kto", "micro_batch_size": 1}, "trl", "(micro_batch_size 1)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "answers", "framework", "text"), PINNED)
+def test_a_pin_that_breaks_a_rule_is_refused_with_its_numbers(
+    model: str, answers: dict[str, Any], framework: str, text: str
+) -> None:
+    asked = {"model": model, "gpu": "h100", "method": "sft", "tuning": "full", "gpus_per_node": 8, **answers}
+    megatron = {"pipeline_parallel", "expert_parallel", "tensor_parallel"} & set(answers)
+    if megatron:
+        asked["backend"] = "megatron"
+    found = Searcher(resolve(parse_request(asked))).search(load_framework(framework))
+    assert found.best is None
+    assert any(text in reason.because for reason in found.refusals), [r.because for r in found.refusals]
