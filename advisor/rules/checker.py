@@ -128,8 +128,9 @@ class _Checker:
         return self.tokens[self.at]
 
     def advance(self) -> _Token:
+        """The token here; the end is never passed, so that a text that breaks off is refused like any other."""
         token = self.token
-        self.at += 1
+        self.at = min(self.at + 1, len(self.tokens) - 1)
         return token
 
     def is_op(self, *texts: str) -> bool:

@@ -44,6 +44,7 @@ UNSOUND = [
     ('framework.version >= "1.9"', "framework.version (string) has no order"),
     ("plan.packing // always", "expected a value, found '/' at column 15"),
     ("plan.nodes", "this is of type int"),
+    ("0.", "expected '('"),
     ("plan.packing && plan.nodes", "plan.nodes is of type int, && needs type bool"),
     ("!plan.nodes", "plan.nodes is of type int, ! needs type bool"),
     ("-plan.method == 1", "plan.method is of type string, - needs a number"),
