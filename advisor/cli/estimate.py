@@ -15,8 +15,9 @@ from advisor.request import Request
 @click.option("--answers", metavar="FILE", help="Answers in YAML or JSON; flags win over them.")
 @click.option("--output", type=OUTPUTS, default="text", show_default=True, help="Form of the estimate.")
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
+@click.option("--verbose", is_flag=True, help="Why low and high differ, cause by cause.")
 @request_options
-def estimate(answers: str | None, output: str, quiet: bool, **flags: Any) -> int:
+def estimate(answers: str | None, output: str, quiet: bool, verbose: bool, **flags: Any) -> int:
     """Memory, time and cost of one explicit plan: nothing is searched, and it need not fit.
 
     Without --framework it is plain PyTorch (DeepSpeed for --zero, FSDP2 for --fsdp, Megatron-LM for
@@ -29,7 +30,7 @@ def estimate(answers: str | None, output: str, quiet: bool, **flags: Any) -> int
     if output == "text":
         from advisor.report.terminal import show_estimate
 
-        click.echo(show_estimate(result), nl=False)
+        click.echo(show_estimate(result, verbose=verbose), nl=False)
     else:
         print_data(result, output)
     return 0

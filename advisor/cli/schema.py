@@ -187,7 +187,10 @@ def _memory() -> JsonSchema:
         "fits": {"enum": ["fits", "tight", "no"]},
     }
     stage = _object(dict.fromkeys(("state", *figures), NUMBER))
-    return _object(keys, {"stages": _array(stage), "notes": TEXTS})
+    cause: dict[str, JsonSchema] = dict.fromkeys(("name", "what", "source"), TEXT)
+    cause |= dict.fromkeys(("likely_gib", "low_gib", "high_gib"), NUMBER)
+    cause["tag"] = {"enum": ["measured", "derived", "assumed"]}
+    return _object(keys, {"stages": _array(stage), "notes": TEXTS, "causes": _array(_object(cause))})
 
 
 def _time() -> JsonSchema:

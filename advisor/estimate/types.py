@@ -19,6 +19,33 @@ TERMS = (
 
 
 @dataclass(frozen=True, slots=True)
+class CauseShare:
+    """What one cause does to the figure, in GiB."""
+
+    name: str
+    what: str
+    likely_gib: float
+    """What it adds to the figure."""
+    low_gib: float
+    """How far it could take the figure down (0 or negative)."""
+    high_gib: float
+    """How far it could take the figure up."""
+    tag: str
+    source: str
+
+    def as_dict(self) -> dict[str, float | str]:
+        return {
+            "name": self.name,
+            "what": self.what,
+            "likely_gib": round(self.likely_gib, 2),
+            "low_gib": round(self.low_gib, 2),
+            "high_gib": round(self.high_gib, 2),
+            "tag": self.tag,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryEstimate:
     moment: str
     """The moment of the step at which memory peaks: forward, loss, backward, optimizer, rollout, ..."""
@@ -36,6 +63,8 @@ class MemoryEstimate:
     nvme_capacity_gib: float = 0.0
     stages: tuple[dict[str, float], ...] = ()
     notes: tuple[str, ...] = ()
+    causes: tuple[CauseShare, ...] = ()
+    """Why low and high differ, the largest cause first."""
 
     @property
     def allocated(self) -> float:
@@ -79,6 +108,8 @@ class MemoryEstimate:
         }
         if self.stages:
             result["stages"] = [{k: round(v, 2) for k, v in stage.items()} for stage in self.stages]
+        if self.causes:
+            result["causes"] = [cause.as_dict() for cause in self.causes]
         if self.notes:
             result["notes"] = list(self.notes)
         return result

@@ -151,6 +151,8 @@ def _best(row: Ranked, verbose: bool) -> str:
         _wrap(f"Memory peaks at the {row.memory.moment}: {_terms(row)}"),
         *(_wrap(_reason(reason, verbose)) for reason in shown),
     ]
+    if verbose and row.memory.causes:
+        lines.append(_causes([cause.as_dict() for cause in row.memory.causes]))
     if verbose and row.unseated_by:
         lines.append("What would unseat it")
         lines += [_wrap(f"- {change}") for change in row.unseated_by]
@@ -193,7 +195,7 @@ def _wrap(text: str, indent: str = "  ") -> str:
     )
 
 
-def show_estimate(result: Mapping[str, Any]) -> str:
+def show_estimate(result: Mapping[str, Any], *, verbose: bool = False) -> str:
     """One explicit plan: what it is, memory by term, stages, time."""
     memory, plan, count = result["memory"], result["plan"], result["parameters"]
     per_gpu = memory["per_gpu_gib"]
@@ -211,6 +213,8 @@ def show_estimate(result: Mapping[str, Any]) -> str:
     ]
     if memory.get("stages"):
         blocks.append("GiB per GPU by pipeline stage\n" + table(_stage_rows(memory["stages"])))
+    if verbose and memory.get("causes"):
+        blocks.append(_causes(memory["causes"]))
     blocks.append(_time_text(result["time"]))
     if memory.get("notes"):
         blocks.append("\n".join(_wrap(f"- {note}") for note in memory["notes"]))
@@ -263,6 +267,21 @@ def _verdict(memory: Mapping[str, Any]) -> str:
     if memory["nvme_gib"]:
         lines.append(f"{memory['nvme_gib']:.0f} GiB of NVMe a node")
     return "\n".join(lines)
+
+
+def _causes(causes: Sequence[Mapping[str, Any]]) -> str:
+    """What makes low, likely and high differ, the largest first."""
+    rows = [
+        [
+            cause["name"],
+            *(f"{cause[key]:+.2f}" for key in ("likely_gib", "low_gib", "high_gib")),
+            cause["tag"],
+        ]
+        for cause in causes
+    ]
+    lines = [_wrap(f"- {cause['name']}: {cause['what']}; {cause['source']}") for cause in causes]
+    head = ["cause of the range", "adds", "down", "up", "known by"]
+    return table([head, *rows]) + "\n" + "\n".join(lines)
 
 
 def _stage_rows(stages: Sequence[Mapping[str, float]]) -> list[list[str]]:

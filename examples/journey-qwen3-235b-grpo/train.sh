@@ -53,7 +53,10 @@ overrides=(
   # Precision and memory
   model_engine=megatron  # Megatron-core
   actor_rollout_ref.actor.megatron.use_distributed_optimizer=True  # bf16 weights; fp32 copies and Adam's states are spread over the data-parallel ranks
-  ++actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_cpu_offload=False  # everything stays on the GPU
+  ++actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_cpu_offload=True  # optimizer states and step in host memory
+  ++actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_offload_fraction=1.0  # optimizer states and step in host memory
+  ++actor_rollout_ref.actor.optim.override_optimizer_config.overlap_cpu_optimizer_d2h_h2d=True  # optimizer states and step in host memory
+  ++actor_rollout_ref.actor.optim.override_optimizer_config.use_precision_aware_optimizer=True  # optimizer states and step in host memory
   actor_rollout_ref.actor.megatron.override_transformer_config.recompute_granularity=null  # keep activations: faster
 
   # Parallelism
@@ -61,9 +64,9 @@ overrides=(
   trainer.n_gpus_per_node=8  # GPUs of each
   actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2  # ranks that slice every matrix
   actor_rollout_ref.actor.megatron.sequence_parallel=True  # they split norms and dropout along the sequence as well
-  actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=16  # stages the layers are split into
-  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_first_pipeline_stage=5  # layers of the first stage
-  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_last_pipeline_stage=5  # layers of the last stage
+  actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=8  # stages the layers are split into
+  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_first_pipeline_stage=11  # layers of the first stage
+  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_last_pipeline_stage=11  # layers of the last stage
   actor_rollout_ref.actor.megatron.expert_model_parallel_size=8  # ranks the experts are spread over
   actor_rollout_ref.actor.megatron.expert_tensor_parallel_size=1  # ranks that slice each expert; left out it would be the tensor-parallel degree
   actor_rollout_ref.actor.megatron.context_parallel_size=1  # ranks that split the sequence

@@ -36,12 +36,14 @@ def test_235b_full_on_four_nodes_needs_offload() -> None:
 
 
 def test_235b_lora_fits_one_node() -> None:
-    """Published: LoRA of Qwen3-235B-A22B on 8 x 80 GiB with TP4 EP8, 8 x 2048 tokens."""
+    """Published: LoRA of Qwen3-235B-A22B takes 8 x 80 GiB with TP4 EP8, 8 x 2048 tokens: all of it."""
     plan = lora(
         backend="megatron", recompute="full", sequence_parallel=True, gpus_per_node=8, lora_rank=8,
         micro_batch_size=8, tensor_parallel=4, expert_parallel=8,
     )  # fmt: skip
-    assert estimate_memory(m.QWEN3_235B, plan, cluster()).fits == "fits"
+    estimate = estimate_memory(m.QWEN3_235B, plan, cluster())
+    assert estimate.fits in ("fits", "tight")
+    assert estimate.high > 75
 
 
 @pytest.mark.parametrize("offload", ["none", "optimizer"])

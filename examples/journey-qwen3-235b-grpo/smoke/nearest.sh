@@ -23,8 +23,8 @@ overrides=(
   data.seed=42  # shuffling
 
   # Batch
-  data.train_batch_size=4096  # prompts per step over all GPUs; each is answered rollout.n times
-  actor_rollout_ref.actor.ppo_mini_batch_size=4096  # prompts per optimizer step: one step per batch, strictly on-policy
+  data.train_batch_size=2048  # prompts per step over all GPUs; each is answered rollout.n times
+  actor_rollout_ref.actor.ppo_mini_batch_size=2048  # prompts per optimizer step: one step per batch, strictly on-policy
   actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=1  # sequences per GPU and pass, where batches are not filled by tokens
   actor_rollout_ref.actor.use_dynamic_bsz=True  # passes are filled by tokens, without padding
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2048  # tokens per GPU and pass: micro batch x longest sequence

@@ -1,0 +1,133 @@
+"""From what is allocated to low, likely and high: the named causes put to a plan and a moment.
+
+likely = allocated + sum of what each cause adds. high lies the root of the summed squares of the causes'
+distances above it, because the causes are independent of each other (a sum would need all of them to be at their
+worst together). low likewise below, from a figure without the CUDA context and NCCL: they are not uncertain but
+left out by PyTorch's own counters, and low is meant to hold for those too.
+Every cause is a row of `advisor.facts.memory_causes` with its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import sqrt
+
+from advisor.estimate.moments import Alive
+from advisor.estimate.rollout import GIB
+from advisor.estimate.stage import Setting
+from advisor.estimate.types import CauseShare
+from advisor.facts.memory_causes import Cause, memory_causes
+
+BASES = ("gib", "dynamic", "gathered", "allocated", "logits", "static", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """Per basis: what is added, and the squared distances to low and high, of all causes that apply."""
+
+    causes: tuple[tuple[Cause, float], ...]
+    """Each with what its numbers are multiplied by beside the basis: the number of groups, or 1."""
+    likely: tuple[float, ...]
+    below: tuple[float, ...]
+    above: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """GiB of one moment."""
+
+    likely: float
+    low: float
+    high: float
+
+
+@lru_cache(maxsize=256)
+def _margins(applying: tuple[str, ...], groups: int) -> Margins:
+    likely, below, above = ([0.0] * len(BASES) for _ in range(3))
+    chosen: list[tuple[Cause, float]] = []
+    for cause in memory_causes():
+        if cause.when not in applying:
+            continue
+        times = float(groups) if cause.basis == "gib_per_group" else 1.0
+        index = BASES.index("gib" if cause.basis == "gib_per_group" else cause.basis)
+        likely[index] += cause.likely * times
+        if index:
+            below[index] += ((cause.likely - cause.low) * times) ** 2
+        above[index] += ((cause.high - cause.likely) * times) ** 2
+        chosen.append((cause, times))
+    return Margins(tuple(chosen), tuple(likely), tuple(below), tuple(above))
+
+
+def margins(s: Setting) -> Margins:
+    """The causes that apply to a plan."""
+    plan = s.plan
+    megatron = plan.backend == "megatron"
+    applying = ["always"]
+    if megatron:
+        applying.append("megatron")
+    elif s.shards.data > 1:
+        applying.append("sharded")
+    if plan.loss == "chunked":
+        applying.append("chunked")
+    if not (plan.packing or plan.method == "cpt" or plan.online):
+        applying.append("unpacked")
+    if plan.expert_parallel > 1:
+        applying.append("experts")
+    groups = (
+        (plan.world_size > 1) + (plan.tensor_parallel > 1) + (plan.pipeline_parallel > 1)
+        + (plan.context_parallel > 1) + (plan.expert_parallel > 1)
+    )  # fmt: skip
+    return _margins(tuple(applying), groups)
+
+
+def _bases(alive: Alive, most_buffers: float) -> tuple[float, ...]:
+    """GiB of each basis but `total`, in the order of BASES."""
+    dynamic = (alive.activations + alive.logits + alive.buffers) / GIB
+    allocated = alive.total / GIB
+    gathered = (most_buffers - alive.buffers) / GIB
+    return 1.0, dynamic, gathered, allocated, alive.logits / GIB, allocated - dynamic
+
+
+def spread(m: Margins, alive: Sequence[Alive], most_buffers: float) -> Range:
+    """The range of a step: low, likely and high are each the largest of all its moments. Written out basis by
+    basis: a search does this some ten thousand times."""
+    gib, dyn, gat, alo, log, sta, _ = m.likely
+    _, dyn_b, gat_b, alo_b, log_b, sta_b, tot_b = m.below
+    gib_a, dyn_a, gat_a, alo_a, log_a, sta_a, tot_a = m.above
+    most = low = high = 0.0
+    for moment in alive:
+        buffers = moment.buffers / GIB
+        logits = moment.logits / GIB
+        dynamic = moment.activations / GIB + logits + buffers
+        total = moment.total / GIB
+        gathered = most_buffers / GIB - buffers
+        static = total - dynamic
+        likely = total + gib + dyn * dynamic + gat * gathered + alo * total + log * logits + sta * static
+        d2, g2, t2, l2, s2, y2 = (
+            dynamic * dynamic, gathered * gathered, total * total, logits * logits, static * static,
+            likely * likely,
+        )  # fmt: skip
+        below = dyn_b * d2 + gat_b * g2 + alo_b * t2 + log_b * l2 + sta_b * s2 + tot_b * y2
+        above = gib_a + dyn_a * d2 + gat_a * g2 + alo_a * t2 + log_a * l2 + sta_a * s2 + tot_a * y2
+        most = max(most, likely)
+        low = max(low, likely - gib - sqrt(below))
+        high = max(high, likely + sqrt(above))
+    return Range(most, low, high)
+
+
+def shares(m: Margins, alive: Alive, most_buffers: float) -> tuple[CauseShare, ...]:
+    """Each cause at one moment, the largest first; causes that change nothing are left out."""
+    sizes = dict(zip(BASES, _bases(alive, most_buffers), strict=False))
+    sizes["total"] = spread(m, (alive,), most_buffers).likely
+    found: list[CauseShare] = []
+    for cause, times in m.causes:
+        size = times * sizes["gib" if cause.basis == "gib_per_group" else cause.basis]
+        share = CauseShare(
+            cause.name, cause.what, cause.likely * size, (cause.low - cause.likely) * size,
+            (cause.high - cause.likely) * size, cause.tag, cause.source,
+        )  # fmt: skip
+        if max(share.likely_gib, -share.low_gib, share.high_gib) >= 0.005:
+            found.append(share)
+    return tuple(sorted(found, key=lambda share: share.low_gib - share.high_gib))
