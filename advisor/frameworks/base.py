@@ -7,7 +7,7 @@ assignment. It knows no other framework, no command line and no rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from advisor.frameworks.table import Job, Rendered, Table
@@ -49,6 +49,11 @@ class Smoke:
     """`smoke/<name>` -> path under templates/ of a plain file copied there."""
     reward_head: bool = True
     """Whether a reward model starts from a checkpoint with one score as its output."""
+    trained: Plan | None = None
+    """The plan that the CPU run trains, where it is not the plan itself; None: the plan, answers by the model
+    itself instead of an engine."""
+    layers: tuple[int, ...] = ()
+    """Layers of the tiny model that train under `tuning: freeze`, where they are named; else the last ones."""
     partial: str = ""
     """Non-empty: what the CPU run leaves out (prints PARTIAL, exits 6)."""
     rl: bool = False
@@ -98,6 +103,11 @@ KINDS = {
 def data_kind(method: str) -> str:
     """text, conversation, preference, label or prompts."""
     return KINDS.get(method, "prompts")
+
+
+def unquantized(plan: Plan) -> Plan | None:
+    """The plan over a base in 16 bit, for a smoke run that leaves the quantization out; None: it has none."""
+    return None if plan.quantization == "none" else replace(plan, quantization="none").normalised()
 
 
 def no_context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ import yaml
 from advisor import __version__, schemas
 from advisor.advise import Advice, Ranked
 from advisor.errors import InputError
+from advisor.facts.lora import linear_module_names
 from advisor.frameworks import framework
 from advisor.frameworks.base import Emitted, Framework
 from advisor.frameworks.table import Job, Rendered
@@ -28,7 +29,7 @@ from advisor.starter.data import Wiring, as_lines, smoke_rows, stored_rows, wire
 
 JUDGES = Path(__file__).resolve().parent.parent / "judges"
 BF16_FOLDER = "model_bf16"
-SMOKE_FILES = ("tiny_model.py", "loss.py", "override.py")
+SMOKE_FILES = ("tiny_model.py", "loss.py", "override.py", "checkpoint.py")
 
 
 def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitted]:
@@ -255,6 +256,7 @@ def _smoke(
         "smoke": smoke,
         "judge_arguments": [*smoke.judge_arguments, *judged],
         "tiny_arguments": arguments,
+        "checkpoint_arguments": checkpoint_arguments(smoke.trained or plan, job, smoke.layers),
         "data_override": not wiring.local or wiring.rows > 2000,
     }
     root = templates_root()
@@ -268,6 +270,20 @@ def _smoke(
         Emitted("smoke/model_config/config.json", "smoke", config),
         *(Emitted(path, "smoke", source.read_text("utf-8")) for path, source in sorted(plain.items())),
     ]
+
+
+def checkpoint_arguments(plan: Plan, job: Job, layers: Sequence[int]) -> list[str]:
+    """What smoke/checkpoint.py must find trained: the modules with adapters, the layers, or everything."""
+    arguments: list[str] = []
+    if plan.uses_adapter:
+        names = linear_module_names(job.model, plan.lora_targets)
+        arguments += ["--adapter", *names, "--rank", str(plan.lora_rank)]
+        arguments += ["--experts"] if "experts" in plan.lora_targets else []
+        arguments += ["--magnitude"] if plan.tuning == "dora" else []
+    elif plan.tuning == "freeze":
+        named = ["--layers", *map(str, layers)] if layers else []
+        arguments += named or ["--last-layers", str(plan.freeze_trainable_layers)]
+    return [*arguments, "--head"] if plan.method == "rm" else arguments
 
 
 def answers_text(answers: Mapping[str, Any], row: Ranked) -> str:

@@ -14,7 +14,7 @@ from advisor.facts.lora import linear_module_names
 from advisor.frameworks.axolotl.data import data_need
 from advisor.frameworks.axolotl.table import NAME, PREPARED, TABLE, TRACKERS
 from advisor.frameworks.axolotl.values import deepspeed, unfrozen_patterns
-from advisor.frameworks.base import Emitted, Smoke
+from advisor.frameworks.base import Emitted, Smoke, unquantized
 from advisor.frameworks.table import (
     Job,
     Rendered,
@@ -23,6 +23,8 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "axolotl.py"
+TINY_LAYERS = (1,)
+"""Layers of the tiny model that a `freeze` plan trains in the smoke run."""
 __all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
 
 
@@ -67,12 +69,16 @@ def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[st
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
-    judged = ("config", "deepspeed")
-    if not job.model.vision:
-        return Smoke(rl=plan.online, judged_roles=judged)
-    tool = {"text_part.py": "axolotl/smoke/text_part.py"}
+    tool: dict[str, str] = {"text_part.py": "axolotl/smoke/text_part.py"} if job.model.vision else {}
     partial = "the image tower: Axolotl wants an image processor, which no tiny model has"
-    return Smoke(files=tool, rl=plan.online, partial=partial, judged_roles=judged)
+    return Smoke(
+        files=tool,
+        rl=plan.online,
+        partial=partial if tool else "",
+        judged_roles=("config", "deepspeed"),
+        trained=unquantized(plan),
+        layers=TINY_LAYERS,
+    )
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
@@ -84,7 +90,7 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "row_files": [job.data_path, *(["chat_rows.py"] if plan.method == "kto" else [])],
         "trackers": [switch for switch, _ in TRACKERS.values()],
         "batch": _smoke_batch(plan),
-        "tiny_unfrozen": json.dumps(unfrozen_patterns(plan, "^[a-z_.]*layers", (1,))),
+        "tiny_unfrozen": json.dumps(unfrozen_patterns(plan, "^[a-z_.]*layers", TINY_LAYERS)),
         "module_names": json.dumps(linear_module_names(job.model, plan.lora_targets)),
         "scorers": json.dumps([*scorers, "smoke/work/scorer.v1"]),
     }

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advisor.frameworks.base import Emitted, Smoke
+from advisor.frameworks.base import Emitted, Smoke, unquantized
 from advisor.frameworks.llamafactory.data import data_need, dataset_entry
 from advisor.frameworks.llamafactory.table import DATASET, NAME, TABLE
 from advisor.frameworks.table import (
@@ -53,7 +53,7 @@ def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[st
 
 def smoke(plan: Plan, job: Job) -> Smoke:
     roles = ("config", "dataset_info", "deepspeed", "accelerate")
-    return Smoke(reward_head=False, judged_roles=roles)
+    return Smoke(reward_head=False, judged_roles=roles, trained=unquantized(plan))
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:

@@ -31,6 +31,8 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "ms_swift.py"
+TINY_LAYERS = (1,)
+"""Layers of the tiny model that a `freeze` plan trains in the smoke run."""
 __all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
 
 
@@ -73,7 +75,8 @@ def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[st
 
 def smoke(plan: Plan, job: Job) -> Smoke:
     left_out = "Megatron needs GPUs: the same method was trained on transformers" if megatron(plan) else ""
-    return Smoke(rl=plan.online, partial=left_out)
+    trained = nearest(plan) if megatron(plan) else None
+    return Smoke(rl=plan.online, partial=left_out, trained=trained, layers=TINY_LAYERS)
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:

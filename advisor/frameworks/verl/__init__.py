@@ -141,6 +141,7 @@ def smoke(plan: Plan, job: Job) -> Smoke:
     return Smoke(
         files={name: f"verl/smoke/{name}" for name in names},
         partial=", ".join(filter(None, left_out)),
+        trained=nearest(plan)[0],
         rl=plan.online,
         judged_roles=("config",),
     )
