@@ -1,13 +1,14 @@
 # make            set up and run the main job on the example data
 # make test       quick tests (no torch), under 2 minutes
 # make check      ruff, format, strict types
-# make conformance  the real frameworks, in their own environments (cached outside the checkout)
+# make conformance       the real frameworks, in their own environments (cached outside the checkout)
+# make conformance-full  every real run of tests/conformance/runs.yaml; writes what it proved into rules/evidence
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check conformance examples clean
+.PHONY: demo setup test check conformance conformance-full examples clean
 
 demo: $(STAMP)
 	$(BIN)/advisor new my-run --model Qwen/Qwen3-8B --gpu h100 --method sft \
@@ -33,6 +34,11 @@ check: $(STAMP)
 conformance: $(STAMP)
 	$(BIN)/python tools/framework_env.py --all
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests/conformance -rA
+
+conformance-full: $(STAMP)
+	$(BIN)/python tools/framework_env.py --all
+	$(BIN)/python -m tests.conformance.run_list --record
+	$(BIN)/python tools/evidence_report.py
 
 examples: $(STAMP)
 	$(BIN)/python tools/render_examples.py

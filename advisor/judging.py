@@ -10,6 +10,9 @@ from advisor.estimate.memory import estimate_memory
 from advisor.estimate.parameters import count_parameters
 from advisor.estimate.time import estimate_time
 from advisor.estimate.types import MemoryEstimate, ParameterCounts, TimeEstimate
+from advisor.facts.types import ModelFacts
+from advisor.frameworks import framework
+from advisor.frameworks.digest import config_digest
 from advisor.plan import Plan
 from advisor.planner.explain import plan_reasons
 from advisor.planner.search import Candidate, Found, Searcher
@@ -37,6 +40,8 @@ from advisor.rules import (
     traps,
     warnings,
 )
+from advisor.rules.evidence import proven
+from advisor.rules.implied import implied_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,7 @@ def _rank(
         time=time,
         parameters=count_parameters(resolved.model, plan),
         reasons=(*reasons(judged), *plan_reasons(plan, candidate.memory, resolved), *_can(rules, plan)),
-        evidence=evidence_of(rules, plan),
+        evidence=evidence_of(rules, plan, resolved.model),
         warnings=(
             *(w.because for w in warnings(judged) if "not decided" not in w.because),
             *(t.text for t in traps(rules, plan)),
@@ -184,18 +189,14 @@ def _can(rules: FrameworkRules, plan: Plan) -> list[Reason]:
     return [Reason(row.id, "can", row.because, row.evidence[0].ref) for row in cell_evidence(rules, plan)]
 
 
-def evidence_of(rules: FrameworkRules, plan: Plan) -> dict[str, Any]:
+def evidence_of(rules: FrameworkRules, plan: Plan, model: ModelFacts) -> dict[str, Any]:
     """What was proven for this combination: parsed, ran_cpu, ran_gpu, each with version and date, or None."""
-    proven: dict[str, Any] = {"parsed": None, "ran_cpu": None, "ran_gpu": None}
-    for row in cell_evidence(rules, plan):
-        for evidence in row.evidence:
-            if evidence.kind in proven:
-                proven[evidence.kind] = {
-                    "version": rules.version,
-                    "date": evidence.checked,
-                    "ref": evidence.ref,
-                }
-    return proven
+    return proven(rules.framework, rules.version, plan, model, lambda: digest_of(rules, plan, model))
+
+
+def digest_of(rules: FrameworkRules, plan: Plan, model: ModelFacts) -> str:
+    """Of the keys and values that this plan is written with today."""
+    return config_digest(framework(rules.framework), plan, model, lambda p: implied_values(rules, p))
 
 
 def scope_of(resolved: Resolved, rules: FrameworkRules, candidate: Candidate | None, fastest: float) -> Scope:

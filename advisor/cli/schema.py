@@ -18,6 +18,7 @@ JsonSchema = dict[str, Any]
 
 TEXT: JsonSchema = {"type": "string"}
 NUMBER: JsonSchema = {"type": "number"}
+INTEGER: JsonSchema = {"type": "integer"}
 WHOLE: JsonSchema = {"type": "integer"}
 COUNT: JsonSchema = {"type": "integer", "minimum": 1}
 TEXTS: JsonSchema = {"type": "array", "items": TEXT}
@@ -205,7 +206,10 @@ def _reason() -> JsonSchema:
 
 
 def _ranked() -> JsonSchema:
-    proof = _or_null(_object({"version": TEXT, "date": TEXT}))
+    run = {"run": TEXT, "processes": INTEGER, "seconds": INTEGER, "left_out": TEXT, "cases": INTEGER}
+    proof = _or_null(_object({"version": TEXT, "date": TEXT, "stale": {"type": "boolean"}}, run))
+    differs = {"type": "object", "additionalProperties": _object({"plan": TEXT, "run": TEXT})}
+    nearest = _object({"kind": TEXT, "version": TEXT, "date": TEXT, "differs": differs}, run)
     keys: dict[str, JsonSchema] = {
         "framework": TEXT,
         "version": TEXT,
@@ -215,7 +219,9 @@ def _ranked() -> JsonSchema:
         "memory": _memory(),
         "time": _time(),
         "reasons": _array(_reason()),
-        "evidence": _object(dict.fromkeys(("parsed", "ran_cpu", "ran_gpu"), proof)),
+        "evidence": _object(
+            dict.fromkeys(("parsed", "ran_cpu", "ran_gpu"), proof), {"schema": proof, "nearest": nearest}
+        ),
         "warnings": TEXTS,
     }
     return _object(keys, {"unseated_by": TEXTS})

@@ -33,10 +33,15 @@ class Document:
         return {line.key: line.value for line in self.lines}
 
     def groups(self) -> list[tuple[str, list[Line]]]:
-        """Lines by group, in order of first appearance; nested keys folded into one block each."""
+        """Lines by group, in order of first appearance; nested keys folded into one block each.
+
+        A key or block that rows of two groups write stands once, in the first of them.
+        """
         grouped: dict[str, list[Line]] = {}
+        home: dict[str, str] = {}
         for line in self.lines:
-            grouped.setdefault(line.group, []).append(line)
+            root = line.key.partition(".")[0]
+            grouped.setdefault(home.setdefault(root, line.group), []).append(line)
         return [(title, _fold(lines)) for title, lines in grouped.items()]
 
     def get(self, key: str, default: Any = None) -> Any:

@@ -16,7 +16,7 @@ from advisor.advise import Advice, Ranked
 from advisor.errors import InputError
 from advisor.facts.lora import linear_module_names
 from advisor.frameworks import framework
-from advisor.frameworks.base import Emitted, Framework
+from advisor.frameworks.base import Emitted, Framework, Smoke
 from advisor.frameworks.table import Job, Rendered
 from advisor.paths import rules_root, templates_root
 from advisor.plan import Plan
@@ -244,9 +244,7 @@ def _smoke(
     resolved: Resolved,
     files: Sequence[Emitted],
 ) -> list[Emitted]:
-    smoke = module.smoke(plan, job)
-    if plan.rollout_engine == "vllm" and not smoke.partial:
-        smoke = replace(smoke, partial="the vLLM rollout: the model itself generated the answers")
+    smoke = smoke_of(module, plan, job)
     judged = [file.path for file in files if file.role in smoke.judged_roles]
     arguments = ["--seq-class"] if plan.method == "rm" and smoke.reward_head else []
     if resolved.model.local_path:
@@ -270,6 +268,14 @@ def _smoke(
         Emitted("smoke/model_config/config.json", "smoke", config),
         *(Emitted(path, "smoke", source.read_text("utf-8")) for path, source in sorted(plain.items())),
     ]
+
+
+def smoke_of(module: Framework, plan: Plan, job: Job) -> Smoke:
+    """What the smoke run does and leaves out; no CPU runs a rollout engine."""
+    smoke = module.smoke(plan, job)
+    if plan.rollout_engine == "vllm" and not smoke.partial:
+        smoke = replace(smoke, partial="the vLLM rollout: the model itself generated the answers")
+    return smoke
 
 
 def checkpoint_arguments(plan: Plan, job: Job, layers: Sequence[int]) -> list[str]:

@@ -102,8 +102,11 @@ def judge_all(name: str, repos: Sequence[Path]) -> dict[str, list[str]]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def smoke(repo: Path, name: str) -> tuple[int, str]:
-    """Runs ./smoke.sh with the framework's environment on PATH. Returns the exit code and all output."""
+def smoke(repo: Path, name: str, processes: int = 1) -> tuple[int, str]:
+    """Runs ./smoke.sh in this many processes, the framework's environment first on PATH.
+
+    Returns the exit code and all output.
+    """
     run = subprocess.run(
         ["bash", "./smoke.sh"],
         cwd=repo,
@@ -111,7 +114,7 @@ def smoke(repo: Path, name: str) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=SMOKE_TIMEOUT_S,
-        env=clean_environment(environment(name).parent),
+        env=clean_environment(environment(name).parent) | {"SMOKE_PROCESSES": str(processes)},
         check=False,
     )
     return run.returncode, run.stdout

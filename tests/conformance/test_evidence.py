@@ -1,4 +1,4 @@
-"""Every source that a rules row names is there: the package at that version, the file, the line."""
+"""Every source that a rules row names is there, and no claim outlives its evidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 
 from advisor.frameworks import NAMES
 from advisor.rules import load_framework
+from advisor.rules.evidence import load_proofs
 from tests.conformance.starters import environment
+from tools.evidence_report import outlived
 
 pytestmark = pytest.mark.conformance
 
@@ -45,6 +47,13 @@ def places(package: str, version: str) -> list[Path]:
         for folder in map(site_packages, NAMES)
         if (wanted[0], installed(folder).get(wanted[0], "").partition("+")[0]) == wanted
     ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_claim_outlives_its_evidence(name: str) -> None:
+    """A row that says `parsed` or `ran_cpu` needs a current row in rules/evidence/: docs/evidence.md says when."""
+    outliving = outlived(load_framework(name), load_proofs(name))
+    assert not outliving, "\n".join(outliving)
 
 
 @pytest.mark.parametrize("name", NAMES)
