@@ -196,7 +196,8 @@ def evidence_of(rules: FrameworkRules, plan: Plan, model: ModelFacts) -> dict[st
 
 def digest_of(rules: FrameworkRules, plan: Plan, model: ModelFacts) -> str:
     """Of the keys and values that this plan is written with today."""
-    return config_digest(framework(rules.framework), plan, model, lambda p: implied_values(rules, p))
+    module = framework(rules.framework)
+    return config_digest(module, plan, model, rules.version, lambda p: implied_values(rules, p))
 
 
 def scope_of(resolved: Resolved, rules: FrameworkRules, candidate: Candidate | None, fastest: float) -> Scope:

@@ -22,12 +22,12 @@ ROWS = "data/train.jsonl"
 NUMBER, NAME = "#", "@"
 
 
-def config_digest(module: Framework, plan: Plan, model: ModelFacts, habits: Habits) -> str:
-    """Twelve hexadecimal digits; empty where the table cannot express the plan."""
+def config_digest(module: Framework, plan: Plan, model: ModelFacts, version: str, habits: Habits) -> str:
+    """Twelve hexadecimal digits, for a release; empty where the table cannot express the plan."""
     kept = {name: value for name, value in habits(plan).items() if name not in module.TABLE.held}
     plan = replace(plan, **kept)  # what the framework decides by itself writes no key
     try:
-        rendered = module.TABLE.render(plan, job_of(module, plan, model), habits)
+        rendered = module.TABLE.render(plan, job_of(module, plan, model, version), habits)
     except CannotExpress:
         return ""
     tokens = specific(model)
@@ -40,7 +40,7 @@ def config_digest(module: Framework, plan: Plan, model: ModelFacts, habits: Habi
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def job_of(module: Framework, plan: Plan, model: ModelFacts) -> Job:
+def job_of(module: Framework, plan: Plan, model: ModelFacts, version: str) -> Job:
     """The same wiring for every plan, so that only the plan's own keys and values make a difference."""
     return Job(
         model=model,
@@ -52,6 +52,7 @@ def job_of(module: Framework, plan: Plan, model: ModelFacts) -> Job:
         reward="rewards.py:reward" if plan.online else None,
         reward_model=model.id if plan.method == "ppo" else None,
         teacher=model.id if plan.method == "gkd" else None,
+        version=version,
     )
 
 

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # The same configuration and your own first rows through the real framework, for 3 steps on a tiny random
 # model of the same architecture: a mistake costs seconds here and a night there. Offline, on a CPU.
-#   ./smoke.sh        exit 0: trained; 6: the nearest path trained (PARTIAL); anything else: failed
+#   ./smoke.sh                      exit 0: trained; 6: the nearest path trained (PARTIAL); anything else: failed
+#   SMOKE_PROCESSES=2 ./smoke.sh    in two processes over gloo, sharded as the plan is
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false WANDB_MODE=disabled
 export CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+processes="${SMOKE_PROCESSES:-1}"
 work=smoke/work
 rm -rf "$work"
 mkdir -p "$work"
@@ -54,14 +56,15 @@ smoke=(
   data.dataloader_num_workers=0
   reward.num_workers=1
   trainer.nnodes=1
-  trainer.n_gpus_per_node=1
+  trainer.n_gpus_per_node="$processes"
   ++ray_kwargs.ray_init.num_cpus=32
-  ++ray_kwargs.ray_init.num_gpus=1
+  ++ray_kwargs.ray_init.num_gpus="$processes"
   ++ray_kwargs.ray_init.include_dashboard=False
   transfer_queue.backend.SimpleStorage.num_data_storage_units=1
 )
-echo "smoke: smoke/nearest.sh, with these overrides"
+echo "smoke: smoke/nearest.sh, with these overrides; processes: $processes"
 printf 'override: %s\n' "${smoke[@]}"
-NNODES=1 NODE_RANK=0 NPROC_PER_NODE=1 bash smoke/nearest.sh "${smoke[@]}" 2>&1 | tee "$work/log.txt"
+NNODES=1 NODE_RANK=0 NPROC_PER_NODE="$processes" bash smoke/nearest.sh "${smoke[@]}" 2>&1 | tee "$work/log.txt"
 
+python smoke/checkpoint.py "$work/output" --base "$work/model"  --log "$work/log.txt"
 python smoke/loss.py "$work/log.txt" --steps 3 --seconds "$((SECONDS - started))" --rl --partial 'Megatron (FSDP2 trained instead), the vLLM rollout (the model itself generated)'

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # The same configuration and your own first rows through the real framework, for 3 steps on a tiny random
 # model of the same architecture: a mistake costs seconds here and a night there. Offline, on a CPU.
-#   ./smoke.sh        exit 0: trained; 6: the nearest path trained (PARTIAL); anything else: failed
+#   ./smoke.sh                      exit 0: trained; 6: the nearest path trained (PARTIAL); anything else: failed
+#   SMOKE_PROCESSES=2 ./smoke.sh    in two processes over gloo, sharded as the plan is
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false WANDB_MODE=disabled
 export CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+processes="${SMOKE_PROCESSES:-1}"
 work=smoke/work
 rm -rf "$work"
 mkdir -p "$work"
@@ -19,13 +21,20 @@ echo "smoke: a tiny random model of the same architecture"
 python smoke/tiny_model.py --config smoke/model_config/config.json --rows smoke/rows.jsonl --out "$work/model"
 
 echo "smoke: trl sft --config train.yaml, with these overrides"
+accelerate=(num_processes=1 distributed_type='"NO"' --drop deepspeed_config --drop fsdp_config)
 python smoke/override.py accelerate.yaml "$work/accelerate.yaml" \
-  distributed_type='"NO"' num_processes=1 num_machines=1 mixed_precision='"no"' use_cpu=true \
-  --drop deepspeed_config --drop fsdp_config
+  num_machines=1 mixed_precision='"no"' use_cpu=true "${accelerate[@]}"
 python smoke/override.py train.yaml "$work/train.yaml" \
   model_name_or_path="$work/model" dtype=float32 bf16=false use_cpu=true attn_implementation=sdpa \
   max_steps=3 save_steps=3 report_to=none output_dir="$work/output" \
   accelerate_config="$work/accelerate.yaml"
-trl sft --config "$work/train.yaml" 2>&1 | tee "$work/log.txt"
+start=(trl sft)
+if ((processes > 1)); then
+  # accelerate would start one process: without a GPU it takes several only from MPI.
+  python smoke/override.py "$work/train.yaml" "$work/train.yaml" --drop accelerate_config
+  start=(torchrun --standalone --nproc-per-node "$processes" -m trl.scripts.sft)
+fi
+"${start[@]}" --config "$work/train.yaml" 2>&1 | tee "$work/log.txt"
 
+python smoke/checkpoint.py "$work/output" --base "$work/model" --adapter q_proj k_proj v_proj o_proj gate_proj up_proj down_proj --rank 16
 python smoke/loss.py "$work/output" --steps 3 --seconds "$((SECONDS - started))"

@@ -179,7 +179,7 @@ def trained_plan(run: Run, advice: Advice) -> tuple[Plan, str]:
     """What smoke.sh trains of this advice, and what it leaves out."""
     assert advice.best is not None
     module, plan = framework(run.framework), advice.best.plan
-    smoked = smoke_of(module, plan, job_of(module, plan, advice.resolved.model))
+    smoked = smoke_of(module, plan, job_of(module, plan, advice.resolved.model, advice.best.version))
     return smoked.trained or plan, smoked.partial
 
 
