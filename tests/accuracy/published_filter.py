@@ -70,7 +70,10 @@ def published_gib(row: Row) -> float:
     return float(row["peak_per_gpu"]) * (1.0 if row["unit"] == "GiB" else 1e9 / 2**30)
 
 
-def counts_reserved(row: Row) -> bool:
-    """Whether the figure includes what PyTorch reserves beyond what is allocated: all but PyTorch's own counters
-    of allocated or active memory do."""
-    return not any(word in row["what_measured"] for word in ("allocated", "active", "peak memory"))
+def shows(row: Row) -> str:
+    """What a figure includes: `allocated` (PyTorch's counter, "active" being the same at a peak), `reserved`
+    (blocks it keeps, still without the CUDA context), or the whole `device`."""
+    text = row["what_measured"]
+    if any(word in text for word in ("allocated", "active", "peak memory")):
+        return "allocated"
+    return "reserved" if "reserved" in text else "device"

@@ -88,7 +88,7 @@ def _tuning(row: Row, megatron: bool) -> dict[str, Any]:
     kind = "4bit" if quant.startswith("bnb.nf4") else _take(QUANTIZATIONS, quant, "quantization")
     rank = re.match(r"\d+", row["lora_rank"])
     targets = TARGETS.get(row["lora_targets"], row["lora_targets"] or "all-linear")
-    if "wift" in row["framework"] and megatron and targets == "all-linear":
+    if row["framework"] == "Megatron-SWIFT" and megatron and targets == "all-linear":
         # Its Megatron side takes grouped linears too (ms-swift 4.6.0, swift/megatron/utils/utils.py:23).
         targets = "experts" if model_of(row["model"]).moe else targets
     if rank is None or targets == "custom" or "router" in targets:
