@@ -61,6 +61,7 @@ Modules = dict[str, int]
 ADAPTER_FILE = "adapter_model.safetensors"
 MODEL_FILES = "model*.safetensors"
 WHOLE = (MODEL_FILES, "pytorch_model*.bin", "diffusion_pytorch_model*")
+FIRST_SHARD = "model_world_size_*_rank_0.pt"
 SHARD = re.compile(r"model_world_size_\d+_rank_(\d+)\.pt")
 LORA = re.compile(r"\.lora_(A|B|magnitude_vector)(\.default)?(\.weight)?$")
 HEADS = ("score", "v_head", "classifier", "summary")
@@ -100,7 +101,7 @@ def newest(files: Iterable[Path]) -> Path | None:
 
 def shards(folder: Path) -> list[Path]:
     """FSDP shards of one checkpoint, one file a rank, in order."""
-    named = [(int(found[2]), file) for file in folder.iterdir() if (found := SHARD.fullmatch(file.name))]
+    named = [(int(found[1]), file) for file in folder.iterdir() if (found := SHARD.fullmatch(file.name))]
     return [file for _, file in sorted(named)]
 
 
@@ -140,7 +141,7 @@ def saved_whole(output: Path) -> dict[str, Tensor]:
     """The weights of the newest whole model below `output`, in whichever form it was saved."""
     readers = (
         (output.rglob(MODEL_FILES), lambda folder: read(folder, MODEL_FILES)),
-        (output.rglob("model_world_size_*_rank_0.pt"), lambda folder: join_shards(shards(folder))),
+        (output.rglob(FIRST_SHARD), lambda folder: join_shards(shards(folder))),
         (output.rglob("pytorch_model_fsdp_0/.metadata"), read_distributed),
     )
     for files, reader in readers:
@@ -222,14 +223,22 @@ def adapted(weights: Weights) -> Modules:
     return modules
 
 
-def check_adapter(output: Path, base: Weights, args: argparse.Namespace) -> str:
+def saved_adapter(output: Path) -> Weights:
+    """The newest adapter below `output`: a file of its own, or a part of the FSDP shards that hold everything."""
     folder = newest(output.rglob(ADAPTER_FILE))
+    if folder:
+        whole = [file.name for pattern in WHOLE for file in folder.glob(pattern)]
+        if whole:
+            raise Wrong(f"{whole[0]} stands beside the adapter: the whole model was saved")
+        return read(folder, ADAPTER_FILE)
+    folder = newest(output.rglob(FIRST_SHARD))
     if folder is None:
         raise Wrong(f"no {ADAPTER_FILE} was saved below {output}")
-    whole = [file.name for pattern in WHOLE for file in folder.glob(pattern)]
-    if whole:
-        raise Wrong(f"{whole[0]} stands beside the adapter: the whole model was saved")
-    weights = read(folder, ADAPTER_FILE)
+    return {name: weight for name, weight in join_shards(shards(folder)).items() if LORA.search(name)}
+
+
+def check_adapter(output: Path, base: Weights, args: argparse.Namespace) -> str:
+    weights = saved_adapter(output)
     others = [name for name in weights if not LORA.search(name) and not (args.head and is_head(name))]
     if others:
         raise Wrong(f"{others[0]} was saved beside the adapters: more than adapters trained")
@@ -265,7 +274,7 @@ def compare_places(wanted: Modules, found: Modules) -> None:
 
 def check_base_in_shards(output: Path, base: Weights) -> str:
     """Where the checkpoint of a LoRA run holds the base too, it must be as it was."""
-    folder = newest(output.rglob("model_world_size_*_rank_0.pt"))
+    folder = newest(output.rglob(FIRST_SHARD))
     if folder is None:
         return ""
     saved = {
