@@ -151,3 +151,28 @@ def test_a_snapshot_has_one_key_a_line(path: Path) -> None:
     content = json.loads(path.read_text("utf-8"))
     held = [*content["sections"].values(), *content["documents"].values()]
     assert len(rows) == sum(len(each["keys"]) for each in held)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_five_releases_before_the_newest_are_there(name: str) -> None:
+    assert len(schemas.versions(name)) >= 6
+    assert schemas.versions(name)[0] == PINNED[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "document", "key", "has", "lacks"),
+    [
+        ("trl", "sft", "max_seq_length", "0.19.1", "0.24.0"),
+        ("trl", "grpo", "max_prompt_length", "0.24.0", "1.16.0"),
+        ("ms-swift", "swift sft", "train_type", "4.0.4", "4.4.2"),
+        ("ms-swift", "megatron sft", "load", "3.12.6", "4.0.4"),
+        ("ms-swift", "megatron sft", "mcore_model", "4.0.4", "3.12.6"),
+        ("llamafactory", "train", "evaluation_strategy", "0.9.0", "0.9.5"),
+        ("llamafactory", "train", "group_by_length", "0.9.4", "0.9.5"),
+        ("verl", "main_ppo megatron", "actor_rollout_ref.actor.megatron.grad_offload", "0.9.0", "0.9.1"),
+        ("verl", "main_ppo", "trainer.use_legacy_worker_impl", "0.7.0", "0.9.1"),
+    ],
+)
+def test_renames_show_between_releases(name: str, document: str, key: str, has: str, lacks: str) -> None:
+    assert schemas.accepts(name, has, document, key)
+    assert not schemas.accepts(name, lacks, document, key)

@@ -3,6 +3,7 @@
     python tools/extract_schemas.py trl                 # the releases listed in rules/schemas/releases.yaml
     python tools/extract_schemas.py trl 1.16.0 1.15.0   # these
     python tools/extract_schemas.py --all
+    python tools/extract_schemas.py --pairs trl 1.15.0  # the line of releases.yaml for a release
     python tools/extract_schemas.py --newer             # releases on the package index that are not listed yet
 
 Archives are downloaded with pip, by name and version, into ADVISOR_ARCHIVE_CACHE or
@@ -19,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -30,6 +34,13 @@ from tools.schema_sources.snapshot import Schema, as_text  # noqa: E402
 SCHEMAS = ROOT / "rules" / "schemas"
 DISTRIBUTIONS = {"ms-swift": "swift"}
 """Distribution -> import name, where they differ."""
+PAIRED = {
+    "trl": ("transformers",),
+    "llamafactory": ("transformers",),
+    "ms-swift": ("transformers",),
+    "unsloth": ("trl", "transformers", "peft"),
+}
+"""Framework -> packages whose keys it inherits."""
 
 
 def cache() -> Path:
@@ -44,6 +55,28 @@ def listed() -> dict[str, dict[str, dict[str, str]]]:
 
 def import_name(distribution: str) -> str:
     return DISTRIBUTIONS.get(distribution, distribution.replace("-", "_"))
+
+
+def pairs_of(framework: str, version: str) -> dict[str, str]:
+    """The newest versions of the packages it inherits keys from that the release allows and that were out."""
+    archive = download(framework, version, cache())
+    return {package: newest_allowed(archive, package) for package in PAIRED.get(framework, ())}
+
+
+def newest_allowed(archive: Archive, package: str) -> str:
+    """Raises LookupError when the release allows none that was built before it."""
+    requirements = [Requirement(text) for text in archive.requires]
+    allowed = SpecifierSet()
+    for requirement in requirements:
+        here = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if here and canonicalize_name(requirement.name) == canonicalize_name(package):
+            allowed &= requirement.specifier
+    for candidate in released_versions(package):
+        if candidate in allowed:
+            built = download(package, candidate, cache()).built
+            if not built or not archive.built or built <= archive.built:
+                return candidate
+    raise LookupError(f"{archive.path.name} allows {package}{allowed}, and none was out by {archive.built}")
 
 
 def extract(framework: str, packages: Mapping[str, Source]) -> Schema:
@@ -91,6 +124,7 @@ def main() -> int:
     parser.add_argument("framework", nargs="?", choices=list(RECIPES))
     parser.add_argument("versions", nargs="*")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--pairs", action="store_true")
     parser.add_argument("--newer", action="store_true")
     arguments = parser.parse_args()
     releases = listed()
@@ -98,6 +132,14 @@ def main() -> int:
         return newer(releases)
     if not arguments.framework and not arguments.all:
         parser.error("name a framework, or give --all")
+    if arguments.pairs:
+        for version in arguments.versions:
+            found = pairs_of(arguments.framework, version)
+            print(
+                f"  {version}: {{{', '.join(f'{name}: {pinned}' for name, pinned in found.items())}}}",
+                flush=True,
+            )
+        return 0
     for framework in RECIPES if arguments.all else [arguments.framework]:
         for version in arguments.versions or releases[framework]:
             if version not in releases[framework]:

@@ -240,7 +240,7 @@ TREE = {
         defaults:
           - engine: fast
           - actor@run.actor: ${engine}_actor
-          - legacy
+          - legacy@old
           - _self_
         run:
           steps: 3
@@ -260,7 +260,7 @@ TREE = {
     "p/conf/actor/big_actor.yaml": "defaults:\n  - actor\nshards: 4\n",
     "p/conf/actor/actor.yaml": "kind: none\nrate: 1\nextra: {}\n",
     "p/conf/optim/adam.yaml": "lr: ${run.steps}\n",
-    "p/conf/legacy.yaml": "old:\n  key: null\n",
+    "p/conf/legacy.yaml": "key: null\n",
     "p/conf/other.yaml": "defaults:\n  - main\n  - override engine: big\n  - _self_\nmore: true\n",
 }  # fmt: skip
 

@@ -138,7 +138,7 @@ def download(package: str, version: str, cache: Path) -> Archive:
         try:
             _pip(*common, "--only-binary", ":all:", f"{package}=={version}")
         except subprocess.CalledProcessError:
-            _pip(*common, "--no-binary", ":all:", "--no-build-isolation", f"{package}=={version}")
+            _pip(*common, "--no-binary", ":all:", f"{package}=={version}")
         found = next(file for file in Path(folder).iterdir() if file.name.endswith((".whl", ".tar.gz")))
         return Archive(found.rename(cache / found.name))
 

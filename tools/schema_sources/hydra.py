@@ -1,8 +1,8 @@
 """Hydra trees: YAML files with a defaults list, composed as Hydra does, without Hydra.
 
-Supported is what released trees use: `group@package: option`, `group: option`, `config`, `_self_`, relative
-and absolute groups, `override`, `# @package _global_`, and `${name}` of a group chosen before. Values keep
-their interpolations.
+Supported is what released trees use: `group@package: option`, `group: option`, `config`, `config@package`, `_self_`,
+relative and absolute groups, `override`, `# @package _global_`, and `${name}` of a group chosen before. Values
+keep their interpolations.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Hydra:
         found: dict[str, str] = {}
         for entry in content.get("defaults", []):
             if isinstance(entry, str) and entry != "_self_":
-                found = self._overrides(entry) | found
+                found = self._overrides(entry.partition("@")[0]) | found
             elif isinstance(entry, dict):
                 for group, option in entry.items():
                     if group.startswith("override "):
@@ -101,7 +101,9 @@ class Hydra:
             if entry == "_self_":
                 _merge(_at(tree, here), content, path)
             elif isinstance(entry, str):
-                self._add(tree, posixpath.join(posixpath.dirname(name), entry), here, chosen)
+                file, _, package = entry.partition("@")
+                inner = ".".join(filter(None, [here, package]))
+                self._add(tree, posixpath.join(posixpath.dirname(name), file), inner, chosen)
             else:
                 self._group(tree, name, here, entry, chosen)
 

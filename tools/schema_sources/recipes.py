@@ -294,7 +294,8 @@ def verl(packages: Packages) -> Schema:
     tree = hydra.Hydra(packages["verl"], VERL_ROOT)
     for name, candidates in VERL_DOCUMENTS.items():
         for config, chosen in candidates:
-            if packages["verl"].read(f"{VERL_ROOT}/{config}.yaml") is None:
+            files = [config, *(f"{group}/{option}" for group, option in chosen.items())]
+            if any(packages["verl"].read(f"{VERL_ROOT}/{file}.yaml") is None for file in files):
                 continue
             rows = _verl_rows(code, tree.compose(config, chosen))
             keys = {**rows, **_verl_choices(tree, config), **_verl_free(packages["verl"], rows)}
