@@ -184,6 +184,7 @@ def _memory() -> JsonSchema:
         "moment": TEXT,
         "host_gib": NUMBER,
         "nvme_gib": NUMBER,
+        "checkpoint_gib": NUMBER,
         "capacity_gib": NUMBER,
         "fits": {"enum": ["fits", "tight", "no"]},
     }

@@ -28,6 +28,15 @@ def offloaded_bytes(s: Setting, p: StageParts) -> float:
     return moved
 
 
+def checkpoint_bytes(s: Setting) -> float:
+    """A checkpoint that training can resume from: everything that trains in the type it is held in (all weights
+    under full tuning), masters and moments; gpt-oss-120b in bf16 with AdamW is 6 bytes a parameter, which its Axolotl
+    example rounds to 720 GB."""
+    trained = s.trainable_dense + s.trainable_experts
+    weights = s.sums.total if s.plan.tuning == "full" else trained
+    return weights * s.states.weight + trained * (s.states.optimizer + s.states.paged)
+
+
 def host_and_disk(s: Setting, p: StageParts) -> tuple[float, float]:
     """(host GiB, NVMe GiB) per node.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from advisor.estimate.host import host_and_disk
+from advisor.estimate.host import checkpoint_bytes, host_and_disk
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.moments import Alive, moments
+from advisor.estimate.phases import other_moments
 from advisor.estimate.rollout import GIB, extras
 from advisor.estimate.spread import Margins, Range, margins, shares, spread
 from advisor.estimate.stage import Setting, StageParts, make_setting, stage_layers, stage_parts
@@ -14,6 +15,9 @@ from advisor.estimate.states import sharding_stage
 from advisor.estimate.types import MemoryEstimate
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import Plan
+
+STREAMED = ("loss", "backward")
+"""Moments whose buffers are gathered weights and reduced gradients; the step's are the optimizer's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,9 @@ def _stage(
 ) -> _Stage:
     """Low, likely and high are each the largest of any moment; the terms are those of the moment at which most
     is allocated (of equals the earliest)."""
-    alive = moments(s, part, extras(s, part, teacher, cluster.gpu_memory_gib, s.plan.rollout_sleep))
-    buffers = max(moment.buffers for moment in alive)
+    extra = extras(s, part, teacher, cluster.gpu_memory_gib, s.plan.rollout_sleep)
+    alive = [*moments(s, part, extra), *other_moments(s, part, extra)]
+    buffers = max(moment.buffers for moment in alive if moment.moment in STREAMED)
     bounds = spread(m, alive, buffers)
     return _Stage(max(alive, key=lambda moment: moment.total), part, bounds, buffers)
 
@@ -122,6 +127,7 @@ def _finish(
     every: bool,
 ) -> MemoryEstimate:
     host, disk = host_and_disk(s, stage.part)
+    checkpoint = checkpoint_bytes(s) / GIB
     return MemoryEstimate(
         moment=stage.alive.moment,
         terms=_terms(stage.alive),
@@ -133,6 +139,7 @@ def _finish(
         host_capacity_gib=cluster.cpu_memory_gib,
         nvme_gib=disk,
         nvme_capacity_gib=cluster.nvme_gib,
+        checkpoint_gib=checkpoint,
         stages=stages,
         notes=_notes(s, teacher),
         causes=shares(m, stage.alive, stage.most_buffers) if every else (),
@@ -154,7 +161,11 @@ def _notes(s: Setting, teacher: ModelFacts | None) -> tuple[str, ...]:
     if plan.method == "gkd" and teacher is None:
         notes.append("The teacher is not counted: its size is not known.")
     if plan.offload in ("all", "nvme") and not s.weights_away:
-        notes.append("Weights stay on the GPU: only sharding stage 3 can move them.")
+        notes.append(
+            "Weights and gradients are on the host only while the rollout engine generates."
+            if plan.online and plan.backend == "megatron"
+            else "Weights stay on the GPU: only sharding stage 3 can move them."
+        )
     if s.states.paged and sharding_stage(plan) == 0:
         notes.append("Paged optimizer states are counted in host memory; they visit the GPU at each step.")
     if plan.method == "ppo" and not plan.uses_adapter:

@@ -146,7 +146,7 @@ def buffers(s: Setting, p: StageParts) -> Buffers:
     return out
 
 
-def _held(s: Setting, p: StageParts) -> tuple[float, float, float]:
+def held_bytes(s: Setting, p: StageParts) -> tuple[float, float, float]:
     """(weights, gradients, optimizer) that stay on the GPU under the plan's offload.
 
     DeepSpeed and FSDP move gradients with the states; Megatron's CPU optimizer keeps the fp32 gradients.
@@ -164,7 +164,7 @@ def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
     grow from the head's to all of them during backward, while kept activations shrink: the peak of that
     straight line is at one of its ends. The embedding's gradient comes last, after all activations.
     """
-    weights, gradients, optimizer = _held(s, p)
+    weights, gradients, optimizer = held_bytes(s, p)
     plan = s.plan
     early = gradients if plan.gradient_accumulation_steps > 1 or plan.backend == "megatron" else 0.0
     work = buffers(s, p)
@@ -172,12 +172,10 @@ def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
     logits *= extra.logits_factor
     ref, roll = extra.reference, extra.rollout_always
 
-    def at(moment: str, grads: float, kept: float, logit: float, buffer: float, held: float = 0.0) -> Alive:
-        return Alive(moment, weights, grads, optimizer, kept, logit, ref, held or roll, buffer)
+    def at(moment: str, grads: float, kept: float, logit: float, buffer: float) -> Alive:
+        return Alive(moment, weights, grads, optimizer, kept, logit, ref, roll, buffer)
 
     found: list[Alive] = []
-    if extra.rollout_moment:
-        found.append(at("rollout", early, 0.0, 0.0, extra.rollout_buffers, extra.rollout_moment))
     found.append(at("loss", early, p.kept + p.head_norm, logits, work.loss + p.autocast + head))
     one = (p.layer if s.checkpointing else 0.0) + p.transient
     start = early

@@ -86,7 +86,7 @@ def _bases(alive: Alive, most_buffers: float) -> tuple[float, ...]:
     """GiB of each basis but `total`, in the order of BASES."""
     dynamic = (alive.activations + alive.logits + alive.buffers) / GIB
     allocated = alive.total / GIB
-    gathered = (most_buffers - alive.buffers) / GIB
+    gathered = max(most_buffers - alive.buffers, 0.0) / GIB
     return 1.0, dynamic, gathered, allocated, alive.logits / GIB, allocated - dynamic
 
 
@@ -102,7 +102,7 @@ def spread(m: Margins, alive: Sequence[Alive], most_buffers: float) -> Range:
         logits = moment.logits / GIB
         dynamic = moment.activations / GIB + logits + buffers
         total = moment.total / GIB
-        gathered = most_buffers / GIB - buffers
+        gathered = max(most_buffers / GIB - buffers, 0.0)
         static = total - dynamic
         likely = total + gib + dyn * dynamic + gat * gathered + alo * total + log * logits + sta * static
         d2, g2, t2, l2, s2, y2 = (

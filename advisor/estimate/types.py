@@ -61,6 +61,8 @@ class MemoryEstimate:
     host_capacity_gib: float
     nvme_gib: float
     nvme_capacity_gib: float = 0.0
+    checkpoint_gib: float = 0.0
+    """One saved checkpoint on disk: what trains and its optimizer states."""
     stages: tuple[dict[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     causes: tuple[CauseShare, ...] = ()
@@ -103,6 +105,7 @@ class MemoryEstimate:
             "moment": self.moment,
             "host_gib": round(self.host_gib, 1),
             "nvme_gib": round(self.nvme_gib, 1),
+            "checkpoint_gib": round(self.checkpoint_gib, 2),
             "capacity_gib": round(self.capacity_gib, 2),
             "fits": self.fits,
         }

@@ -266,6 +266,7 @@ def _verdict(memory: Mapping[str, Any]) -> str:
         lines.append(f"{memory['host_gib']:.0f} GiB of host memory a node")
     if memory["nvme_gib"]:
         lines.append(f"{memory['nvme_gib']:.0f} GiB of NVMe a node")
+    lines.append(f"{memory['checkpoint_gib']:.3g} GiB of disk for each checkpoint that can be resumed")
     return "\n".join(lines)
 
 

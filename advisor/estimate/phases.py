@@ -1,0 +1,78 @@
+"""Moments outside a training step: the rollout of online RL, its log-probabilities and weight sync, and the save.
+
+While the engine generates, a trainer whose plan offloads everything and that gathers nothing by itself (Megatron)
+has its weights and gradient buffers on the host (verl's `param_offload` and `grad_offload`, ms-swift's
+`offload_model`); weights are back for log-probabilities and weight sync, gradients for the training step.
+"""
+
+from __future__ import annotations
+
+from advisor.estimate.moments import Alive, held_bytes
+from advisor.estimate.rollout import Extras
+from advisor.estimate.stage import Setting, StageParts
+
+LOGPROB_BYTES = 7.0
+"""Bytes per token and vocabulary entry of a forward pass for log-probabilities and entropy: verl's docs count
+4 + 2 + 1 (docs/perf/best_practices.rst)."""
+
+
+def _log_probs(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float, float]) -> Alive:
+    """A forward pass without a graph: one layer's working set, whole logits unless the loss is fused."""
+    weights, gradients, optimizer = held
+    logits = 0.0
+    if p.last and s.plan.loss == "stock":
+        logits = LOGPROB_BYTES * s.loss_tokens * s.sums.vocab / s.plan.tensor_parallel
+    gathered = 2.0 * (p.layer_elements + p.root_elements) if s.stage3 else 0.0
+    hidden = 2.0 * s.tokens * s.sums.hidden / s.whole_div
+    return Alive(
+        "log-probs", weights, gradients, optimizer, hidden + p.transient, logits, extra.reference,
+        extra.rollout_always, gathered,
+    )  # fmt: skip
+
+
+def _weight_sync(s: Setting, extra: Extras, held: tuple[float, float, float]) -> Alive:
+    """The engine's weights are there, its cache is not; the trainer hands over one layer (or matrix) at a time."""
+    engine = min(extra.rollout_moment, 2.0 * s.sums.total / s.plan.rollout_tensor_parallel)
+    piece = 2.0 * (s.sums.largest_layer if s.stage3 else s.sums.largest_linear)
+    weights, gradients, optimizer = held
+    return Alive(
+        "weight sync", weights, gradients, optimizer, 0.0, 0.0, extra.reference,
+        max(engine, extra.rollout_always), piece,
+    )  # fmt: skip
+
+
+def between_steps(s: Setting, p: StageParts) -> tuple[float, float, float]:
+    """(weights, gradients, optimizer) on the GPU when no step runs: Megatron keeps its gradient buffers, the others
+    set gradients to none after a step."""
+    weights, gradients, optimizer = held_bytes(s, p)
+    return weights, gradients if s.plan.backend == "megatron" else 0.0, optimizer
+
+
+def other_moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
+    """The moments outside a training step, in the order in which they come."""
+    held = between_steps(s, p)
+    found = _rollout(s, p, extra, held) if extra.rollout_moment else []
+    return [*found, _save(s, p, extra, held)]
+
+
+def _rollout(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float, float]) -> list[Alive]:
+    """What is alive while an online method generates, scores and hands over weights."""
+    away = s.plan.backend == "megatron" and s.plan.offload == "all"
+    weights, gradients, optimizer = (0.0, 0.0, 0.0) if away else held
+    if away:
+        held = (held[0], 0.0, held[2])
+    generating = Alive(
+        "rollout", weights, gradients, optimizer, 0.0, 0.0, 0.0 if away else extra.reference,
+        extra.rollout_moment, extra.rollout_buffers,
+    )  # fmt: skip
+    found = [generating, _log_probs(s, p, extra, held)]
+    if s.plan.rollout_engine == "vllm":
+        found.append(_weight_sync(s, extra, held))
+    return found
+
+
+def _save(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float, float]) -> Alive:
+    """States, and under stage 3 one layer gathered at a time on its way to the host."""
+    weights, _, optimizer = held
+    gathered = s.states.weight * p.layer_elements if s.stage3 else 0.0
+    return Alive("save", weights, 0.0, optimizer, 0.0, 0.0, extra.reference, extra.rollout_always, gathered)
