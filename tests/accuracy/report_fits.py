@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.accuracy.fits import Run, runs
 
-INTRO = """{ran} published runs that are known to have fitted: {feasible} are called feasible (the likely figure is within the
-card; `tight`: the high end is not). {oom} published cases of running out of memory: {caught} are called tight or
-infeasible. The judgement is `advisor estimate` on the stated hardware; host memory is left out, because few documents
-state it. "Longest" contexts come from one benchmark that names the longest sequence that still ran: just below it must
-fit, well above it must not. Data: `tests/accuracy/fits.csv`."""
+INTRO = """{ran} published runs that are known to have fitted: {feasible} are called feasible (the likely figure is within
+the card; `tight`: the high end is not). {oom} published cases of running out of memory: {caught} are called
+tight or infeasible. The judgement is `advisor estimate` on the stated hardware; host memory is left out,
+because few documents state it. "Longest" contexts come from one benchmark that names the longest sequence that
+still ran: just below it must fit, well above it must not. Data: `tests/accuracy/fits.csv`."""
 
 MISSED = """Missed: 8-bit LoRA of GLM-4.7-Flash with routed experts, for which the example's author projects 45 to 50 GiB.
 What peft keeps when it adapts an expert tensor that bitsandbytes holds in 8 bit has not been traced."""
