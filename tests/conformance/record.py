@@ -1,7 +1,7 @@
 """Writes rules/evidence: what the conformance runs have proven. Only where asked to, never in an ordinary run.
 
 `proof_of_run` and `proof_of_parsing` make rows, `keep` merges them into a framework's file. A matrix hands its
-accepted plans to `keep_parsed`: one row a cell, with the digests of all configurations that were accepted.
+accepted starter repos to `keep_parsed`: one row a cell, with the digests of all configurations accepted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from advisor.facts.models import load_model
 from advisor.facts.types import ModelFacts
 from advisor.judging import digest_of
 from advisor.paths import rules_root
@@ -103,15 +104,30 @@ def proof_of_run(
     )
 
 
-def keep_parsed(framework: str, accepted: Iterable[tuple[Plan, ModelFacts]]) -> int:
-    """Records every accepted plan, one row a cell, in place of the parsed rows there were. Returns the cells."""
+def keep_parsed(framework: str, accepted: Iterable[Path]) -> int:
+    """Records the accepted starter repos, one row a cell, in place of the parsed rows of these cells.
+
+    Returns how many cells they are.
+    """
     rows: dict[Cell, Proof] = {}
-    for plan, model in accepted:
-        proof = proof_of_parsing(framework, plan, model)
+    for repo in accepted:
+        proof = proof_of_parsing(framework, *planned_in(repo))
         rows[proof.cell] = _joined(rows[proof.cell], proof) if proof.cell in rows else proof
-    others = [proof for proof in load_proofs(framework) if proof.kind != PARSED]
+    others = [p for p in load_proofs(framework) if p.kind != PARSED or p.cell not in rows]
     write(framework, [*others, *rows.values()])
     return len(rows)
+
+
+def planned_in(repo: Path) -> tuple[Plan, ModelFacts]:
+    """The plan and the model of a starter repo, from its advice.json."""
+    advice = json.loads((repo / "advice.json").read_text("utf-8"))
+    known = {f.name for f in fields(Plan)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in advice["plan"].items()
+        if name in known
+    }
+    return Plan(**values), load_model(advice["model"]["id"])
 
 
 def keep(framework: str, proofs: Iterable[Proof]) -> None:

@@ -13,6 +13,7 @@ import yaml
 from advisor.errors import AdvisorError
 from advisor.frameworks import NAMES
 from advisor.plan import METHODS, TUNINGS
+from tests.conformance.record import keep_parsed, recording
 from tests.conformance.starters import answers_for, judge_all, starter
 
 pytestmark = pytest.mark.conformance
@@ -49,6 +50,8 @@ def test_everything_emitted_is_accepted(name: str, tmp_path: Path) -> None:
     print(f"{name}: {sum(refused.values())} requests refused by the advisor: {dict(refused.most_common())}")
     assert repos, f"nothing was emitted for {name}"
     assert not problems
+    if recording():
+        print(f"{name}: {keep_parsed(name, repos)} kinds of plan recorded as parsed")
 
 
 def test_a_false_claim_is_found(tmp_path: Path) -> None:

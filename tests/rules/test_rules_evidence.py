@@ -17,7 +17,8 @@ from advisor.facts.models import load_model
 from advisor.frameworks import NAMES
 from advisor.plan import METHODS, OFFLOADS, QUANTIZATIONS, ROLLOUT_ENGINES, TUNINGS, Plan
 from advisor.rules import evidence, load_framework
-from advisor.rules.evidence import KINDS, Proof, as_run, cell_of, load_proofs, proven
+from advisor.rules.evidence import KINDS, Proof, as_run, cell_of, load_proofs, proof_of, proven
+from tests.conformance.record import write
 
 DENSE = load_model("Qwen/Qwen3-8B")
 MIXTURE = load_model("Qwen/Qwen3-30B-A3B")
@@ -178,8 +179,10 @@ def test_a_file_reads_back(tmp_path: Path) -> None:
         "versions": {"demo": "1.0"},
         "date": "2026-11-01",
     }
-    (tmp_path / "evidence").mkdir()
-    (tmp_path / "evidence" / "demo.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    write("demo", [proof_of(row)], tmp_path)
     (found,) = load_proofs("demo", tmp_path)
     assert found.as_plan().lora_targets == ("attention",)
     assert found.cell == cell_of(ONE_GPU, DENSE)
+    assert json.loads((tmp_path / "evidence" / "demo.jsonl").read_text("utf-8")) == row, (
+        "defaults are left out"
+    )
