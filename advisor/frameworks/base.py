@@ -110,5 +110,16 @@ def unquantized(plan: Plan) -> Plan | None:
     return None if plan.quantization == "none" else replace(plan, quantization="none").normalised()
 
 
+def scored_alike(plan: Plan, job: Job) -> bool:
+    """Whether only the user's function scores answers: those of a random model all the same, so that a smoke run
+    needs a second reward for a gradient."""
+    return plan.online and bool(job.reward) and not job.reward_model
+
+
+def longer(plan: Plan, job: Job) -> dict[str, str]:
+    """The smoke file with a second reward, where one is needed."""
+    return {"longer.py": "starter/smoke/longer.py"} if scored_alike(plan, job) else {}
+
+
 def no_context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
     return {}

@@ -182,9 +182,14 @@ def test_nothing_saved(tmp_path: Path) -> None:
 
 
 def test_the_whole_model_beside_an_adapter(tmp_path: Path) -> None:
-    save(tmp_path / "output" / "checkpoint-3" / "model.safetensors", DENSE)
+    wrapped = {name.replace("q_proj", "q_proj.base_layer"): shape for name, shape in DENSE.items()}
+    save(tmp_path / "output" / "checkpoint-3" / "model.safetensors", wrapped)
     line, code = adapter_run(tmp_path, DENSE, adapters())
-    assert (code, "the whole model was saved" in line) == (1, True)
+    assert (code, "the whole model was saved too, 7 weights of the base unchanged" in line) == (0, True)
+    changed = {"model.layers.0.self_attn.q_proj.base_layer.weight": 2.0}
+    save(tmp_path / "output" / "checkpoint-3" / "model.safetensors", wrapped, changed)
+    line, code = adapter_run(tmp_path, DENSE, adapters())
+    assert (code, "layers.0.self_attn.q_proj.weight of the base changed" in line) == (1, True)
 
 
 def test_an_adapter_that_did_not_move(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from advisor.facts.lora import linear_module_names
 from advisor.frameworks.axolotl.data import data_need
 from advisor.frameworks.axolotl.table import NAME, PREPARED, TABLE, TRACKERS
 from advisor.frameworks.axolotl.values import deepspeed, unfrozen_patterns
-from advisor.frameworks.base import Emitted, Smoke, unquantized
+from advisor.frameworks.base import Emitted, Smoke, longer, unquantized
 from advisor.frameworks.table import (
     Job,
     Rendered,
@@ -72,7 +72,7 @@ def smoke(plan: Plan, job: Job) -> Smoke:
     tool: dict[str, str] = {"text_part.py": "axolotl/smoke/text_part.py"} if job.model.vision else {}
     partial = "the image tower: Axolotl wants an image processor, which no tiny model has"
     return Smoke(
-        files=tool,
+        files=tool | longer(plan, job),
         rl=plan.online,
         partial=partial if tool else "",
         judged_roles=("config", "deepspeed"),
@@ -83,6 +83,7 @@ def smoke(plan: Plan, job: Job) -> Smoke:
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
     scorers = ["reward_adapter.reward"] if job.reward else []
+    scorers.append("smoke/work/scorer.v1" if job.reward_model else "smoke.longer.reward")
     return {
         "environment": {"AXOLOTL_DO_NOT_TRACK": "1"},
         "prepared": PREPARED,
@@ -92,7 +93,7 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "batch": _smoke_batch(plan),
         "tiny_unfrozen": json.dumps(unfrozen_patterns(plan, "^[a-z_.]*layers", TINY_LAYERS)),
         "module_names": json.dumps(linear_module_names(job.model, plan.lora_targets)),
-        "scorers": json.dumps([*scorers, "smoke/work/scorer.v1"]),
+        "scorers": json.dumps(scorers),
     }
 
 

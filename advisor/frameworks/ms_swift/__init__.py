@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from advisor.frameworks.base import Emitted, Smoke
+from advisor.frameworks.base import Emitted, Smoke, scored_alike
 from advisor.frameworks.ms_swift.data import data_need
 from advisor.frameworks.ms_swift.table import TABLE
 from advisor.frameworks.ms_swift.values import (
@@ -76,7 +76,12 @@ def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[st
 def smoke(plan: Plan, job: Job) -> Smoke:
     left_out = "Megatron needs GPUs: the same method was trained on transformers" if megatron(plan) else ""
     trained = nearest(plan) if megatron(plan) else None
-    return Smoke(rl=plan.online, partial=left_out, trained=trained, layers=TINY_LAYERS)
+    second = {"longer_plugin.py": f"{NAME}/smoke/longer_plugin.py"} if second_reward(plan, job) else {}
+    return Smoke(files=second, rl=plan.online, partial=left_out, trained=trained, layers=TINY_LAYERS)
+
+
+def second_reward(plan: Plan, job: Job) -> bool:
+    return grouped(plan) and scored_alike(plan, job)
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
@@ -87,5 +92,6 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "trained_command": command(near, job),
         "model_type": registered_names(job)[0],
         "layer_prefix": layer_prefix(job.model),
+        "second_reward": f"[{REWARD}, smoke_longer]" if second_reward(plan, job) else "",
         "smoke_batch": plan.generations if grouped(plan) else 2,
     }

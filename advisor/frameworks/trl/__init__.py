@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind, unquantized
+from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind, longer, unquantized
 from advisor.frameworks.table import (
     Job,
     Rendered,
@@ -71,7 +71,7 @@ def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[st
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
-    return Smoke(rl=plan.online, trained=unquantized(plan))
+    return Smoke(files=longer(plan, job), rl=plan.online, trained=unquantized(plan))
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:

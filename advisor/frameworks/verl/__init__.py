@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from advisor.facts import rows
-from advisor.frameworks.base import DataNeed, Emitted, Smoke
+from advisor.frameworks.base import DataNeed, Emitted, Smoke, longer
 from advisor.frameworks.table import (
     Job,
     Line,
@@ -139,7 +139,7 @@ def smoke(plan: Plan, job: Job) -> Smoke:
         left_out.append("the reward model")
     names = ("verl_cpu.py", "any_reward.py") if job.reward_model else ("verl_cpu.py",)
     return Smoke(
-        files={name: f"verl/smoke/{name}" for name in names},
+        files={name: f"verl/smoke/{name}" for name in names} | longer(plan, job),
         partial=", ".join(filter(None, left_out)),
         trained=nearest(plan)[0],
         rl=plan.online,

@@ -35,7 +35,11 @@ torch.save(
 @pytest.mark.parametrize(
     ("what", "code", "message"),
     [
-        ("fine", 0, "16 numbers as planned, moved; 1 weights of the base unchanged"),
+        (
+            "fine",
+            0,
+            "16 numbers as planned, moved; the whole model was saved too, 1 weights of the base unchanged",
+        ),
         ("base", 1, "q_proj.weight of the base changed"),
         ("still", 1, "is still 0: it did not train"),
     ],
