@@ -54,6 +54,7 @@ smoke=(
   data.max_response_length=16
   actor_rollout_ref.actor.ppo_max_token_len_per_gpu=2080
   data.dataloader_num_workers=0
+  reward.custom_reward_function.path=smoke/longer.py
   reward.num_workers=1
   trainer.nnodes=1
   trainer.n_gpus_per_node="$processes"

@@ -3,11 +3,11 @@
     python smoke/checkpoint.py smoke/work/output --base smoke/work/model --adapter q_proj v_proj --rank 16
     python smoke/checkpoint.py smoke/work/output --base smoke/work/model
 
-With --adapter: the saved folder holds adapter weights and no copy of the model; every linear module of these
-names has its adapter and no other module has one; the routed experts of a mixture have one exactly when
---experts is given; there are as many numbers in the file as rank x (in + out) of those modules says; and the
-adapters have moved. Without it every weight of the model must differ from the start, or, with --last-layers N
-or --layers N..., those of these layers and no others.
+With --adapter: the saved adapter holds adapter weights alone, and where the base was saved beside it, it is as it
+was; every linear module of these names has its adapter and no other module has one; the routed experts of a
+mixture have one exactly when --experts is given; there are as many numbers in the file as rank x (in + out) of
+those modules says; and the adapters have moved. Without it every weight of the model must differ from the
+start, or, with --last-layers N or --layers N..., those of these layers and no others.
 
     --base DIR         the model the run started from: safetensors
     --adapter NAME...  modules that get a low-rank adapter
@@ -60,7 +60,6 @@ Modules = dict[str, int]
 
 ADAPTER_FILE = "adapter_model.safetensors"
 MODEL_FILES = "model*.safetensors"
-WHOLE = (MODEL_FILES, "pytorch_model*.bin", "diffusion_pytorch_model*")
 FIRST_SHARD = "model_world_size_*_rank_0.pt"
 SHARD = re.compile(r"model_world_size_\d+_rank_(\d+)\.pt")
 LORA = re.compile(r"\.lora_(A|B|magnitude_vector)(\.default)?(\.weight)?$")
@@ -227,9 +226,6 @@ def saved_adapter(output: Path) -> Weights:
     """The newest adapter below `output`: a file of its own, or a part of the FSDP shards that hold everything."""
     folder = newest(output.rglob(ADAPTER_FILE))
     if folder:
-        whole = [file.name for pattern in WHOLE for file in folder.glob(pattern)]
-        if whole:
-            raise Wrong(f"{whole[0]} stands beside the adapter: the whole model was saved")
         return read(folder, ADAPTER_FILE)
     folder = newest(output.rglob(FIRST_SHARD))
     if folder is None:
@@ -254,7 +250,7 @@ def check_adapter(output: Path, base: Weights, args: argparse.Namespace) -> str:
     moved = not still or (args.experts and all(".experts" in name for name in still))
     if not moved and not no_gradient(args.log):
         raise Wrong(f"{still[0]} is still 0: it did not train")
-    untouched = check_base_in_shards(output, base)
+    untouched = check_base(output, base)
     return (
         f"adapters on {len(found)} modules and no others ({kinds(found)}), "
         f"{sum(found.values()):,} numbers as planned, {'moved' if moved else 'no gradient, not moved'}"
@@ -272,21 +268,22 @@ def compare_places(wanted: Modules, found: Modules) -> None:
         raise Wrong(f"{what}: {extra[0]} ({len(extra)} such modules), the plan has none")
 
 
-def check_base_in_shards(output: Path, base: Weights) -> str:
-    """Where the checkpoint of a LoRA run holds the base too, it must be as it was."""
-    folder = newest(output.rglob(FIRST_SHARD))
-    if folder is None:
+def check_base(output: Path, base: Weights) -> str:
+    """Where the run has saved the base beside the adapter, it must be as it was."""
+    shard, whole = newest(output.rglob(FIRST_SHARD)), newest(output.rglob(MODEL_FILES))
+    if shard is None and whole is None:
         return ""
+    everything = join_shards(shards(shard)) if shard else read(whole or output, MODEL_FILES)
     saved = {
         name.replace(".base_layer", "").replace("base_model.model.", ""): weight
-        for name, weight in join_shards(shards(folder)).items()
+        for name, weight in everything.items()
         if not LORA.search(name)
     }
     same = [name for name in saved if name in base]
     changed = [name for name in same if not equal(saved[name], base[name])]
     if changed:
         raise Wrong(f"{changed[0]} of the base changed: more than adapters trained")
-    return f"; {len(same)} weights of the base unchanged" if same else ""
+    return f"; the whole model was saved too, {len(same)} weights of the base unchanged"
 
 
 # ---------------------------------------------------------------------------------------------------
