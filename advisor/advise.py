@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from advisor import __version__
+from advisor import __version__, schemas
 from advisor.alternatives import Change, asked_for, changes, no_nearer
 from advisor.errors import InputError
 from advisor.estimate.types import MemoryEstimate
@@ -28,6 +28,7 @@ __all__ = [
     "Rejected",
     "advise",
     "check_names",
+    "check_release",
     "evidence_of",
     "explain",
     "parameters_dict",
@@ -99,6 +100,8 @@ def advise(request: Request) -> Advice:
     ranking, rejected = search_all(resolved, policy, Searcher(resolved))
     alternatives = () if ranking else _alternatives(resolved, policy, rejected)
     versions = {"advisor": __version__} | {name: load_framework(name).version for name in framework_names()}
+    if request.framework and request.framework_version:
+        versions[request.framework] = request.framework_version
     warnings = (*_warnings(resolved), *_unknown_limits(resolved, ranking))
     return Advice(resolved, tuple(ranking), tuple(rejected), alternatives, warnings, versions, reverse)
 
@@ -130,12 +133,17 @@ def check_names(request: Request) -> None:
     if request.framework_version:
         if not request.framework:
             raise InputError("framework_version", "needs --framework")
-        releases = [release.version for release in load_framework(request.framework).releases]
-        if request.framework_version not in releases:
-            raise InputError(
-                "framework_version",
-                f"{request.framework} {request.framework_version} is not in the rules; there is {', '.join(releases)}",
-            )
+        check_release(request.framework, request.framework_version)
+
+
+def check_release(framework: str, version: str) -> None:
+    """Raises InputError for a release whose keys are not known."""
+    known = schemas.versions(framework)
+    if version not in known:
+        raise InputError(
+            "framework_version",
+            f"there is no snapshot of {framework} {version}; there are {', '.join(known)}",
+        )
 
 
 def _alternatives(

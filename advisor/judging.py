@@ -16,6 +16,7 @@ from advisor.frameworks.digest import config_digest
 from advisor.plan import Plan
 from advisor.planner.explain import plan_reasons
 from advisor.planner.search import Candidate, Found, Searcher
+from advisor.release_keys import refused_keys
 from advisor.request import Request
 from advisor.resolve import Resolved
 from advisor.rules import (
@@ -108,7 +109,7 @@ def search_all(
     candidates: list[tuple[FrameworkRules, Candidate]] = []
     rejected: list[Rejected] = []
     for name in (only,) if only else framework_names():
-        rules = load_framework(name)
+        rules = load_framework(name, version=_release(resolved.request, name))
         gates = _gates(resolved, policy, rules)
         found = Found(None, tuple(gates), 0) if gates else searcher.search(rules)
         if found.best is None:
@@ -128,6 +129,11 @@ def search_all(
     return ranking, rejected
 
 
+def _release(request: Request, name: str) -> str | None:
+    """The release that was asked for; None: the pinned one."""
+    return request.framework_version if name == request.framework else None
+
+
 def _refused(rules: FrameworkRules, refusals: tuple[Reason, ...], closest: Candidate | None) -> Rejected:
     return Rejected(rules.framework, rules.title, rules.version, refusals, closest=closest)
 
@@ -144,7 +150,7 @@ def _rank(
     scope = scope_of(resolved, rules, candidate, fastest)
     judged = evaluate(policy, scope)
     time = time_of(resolved, candidate.plan)
-    refused = rejections(judged)
+    refused = [*rejections(judged), *refused_keys(rules, candidate.plan, resolved)]
     if refused:
         return None, [_with_numbers(reason, resolved.request, time) for reason in refused]
     plan = candidate.plan

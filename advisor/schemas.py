@@ -65,6 +65,22 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """A key that a release would refuse or drop."""
+
+    key: str
+    """Dotted, `a[].b` in the elements of a list."""
+    kind: str
+    """unknown, value, or requires (taken only where another key says so)."""
+    message: str
+    title: str
+    """Framework, release and document."""
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message} [{self.title}]"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     framework: str
     version: str
@@ -161,6 +177,11 @@ def problems(framework: str, version: str, document: str, mapping: Mapping[str, 
 
     Raises NoSnapshot for a release or document that was not read.
     """
+    return [str(problem) for problem in find_problems(framework, version, document, mapping)]
+
+
+def find_problems(framework: str, version: str, document: str, mapping: Mapping[str, Any]) -> list[Problem]:
+    """The same, in parts."""
     keys = load(framework, version).keys(document)
     return [*_problems(keys, mapping, mapping, "", f"{framework} {version} ({document})")]
 
@@ -180,25 +201,26 @@ def _problems(
     mapping: Mapping[str, Any],
     prefix: str,
     title: str,
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     for name, value in mapping.items():
         key = f"{prefix}{name}"
         if key in keys:
             accepted = keys[key]
-            wrong = _missing(accepted, whole) or _wrong_value(accepted, value)
+            missing = _missing(accepted, whole)
+            wrong = missing or _wrong_value(accepted, value)
             if wrong:
-                yield f"{key}: {wrong} [{title}]"
+                yield Problem(key, "requires" if missing else "value", wrong, title)
             elif not accepted.open:
                 yield from _inner(keys, whole, value, key, title)
         elif _is_branch(keys, key) and isinstance(value, Mapping):
             yield from _problems(keys, whole, value, f"{key}.", title)
         elif not _below_open(keys, key):
-            yield f"{key}: no such key{_nearest(keys, key)} [{title}]"
+            yield Problem(key, "unknown", f"no such key{_nearest(keys, key)}", title)
 
 
 def _inner(
     keys: Mapping[str, Accepted], whole: Mapping[str, Any], value: Any, key: str, title: str
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     """Problems below a key whose content is declared; a mapping or list without declared content is free."""
     if isinstance(value, Mapping) and _is_branch(keys, key):
         yield from _problems(keys, whole, value, f"{key}.", title)

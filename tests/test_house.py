@@ -51,7 +51,7 @@ def test_a_framework_module_knows_no_other_framework() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_framework_satisfies_the_protocol(name: str) -> None:
     module = framework(name)
-    for member in ("TABLE", "JUDGE", "data_need", "files", "command", "smoke", "context"):
+    for member in ("TABLE", "READING", "JUDGE", "data_need", "files", "command", "smoke", "context"):
         assert hasattr(module, member), member
     assert name == module.NAME
     assert (PACKAGE / "judges" / module.JUDGE).is_file()

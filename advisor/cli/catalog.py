@@ -178,14 +178,22 @@ def _gpu(name: str) -> dict[str, Any]:
 
 @click.command()
 @click.argument("name", metavar="[NAME]", required=False)
+@click.option(
+    "--keys", is_flag=True, help="The keys that are written for NAME, each with the releases it exists in."
+)
 @OUTPUT
-def frameworks(name: str | None, output: str) -> int:
+def frameworks(name: str | None, keys: bool, output: str) -> int:
     """The six frameworks, or what one of them can and cannot do, each row with its evidence."""
     from advisor.rules import framework_names, load_framework
 
+    if keys and not name:
+        raise InputError("framework", f"--keys needs a name; there are {', '.join(framework_names())}")
     if name:
         if name not in framework_names():
             raise InputError("framework", f"{name!r} is not known; there are {', '.join(framework_names())}")
+        if keys:
+            _show_keys(name, output)
+            return 0
         _show_framework(_framework(name), output)
         return 0
     rows: list[dict[str, Any]] = []
@@ -204,6 +212,20 @@ def frameworks(name: str | None, output: str) -> int:
     columns = {"framework": "framework", "version": "version", "role": "role"}
     _list("frameworks", rows, output, columns, "One of them: advisor frameworks NAME")
     return 0
+
+
+def _show_keys(name: str, output: str) -> None:
+    from advisor import schemas
+    from advisor.drift import emitted_keys
+
+    known, found = schemas.versions(name), emitted_keys(name)
+    if output != "text":
+        rows = [key.as_dict() for key in found]
+        print_data({"framework": name, "releases": list(known), "keys": rows}, output)
+        return
+    body = [[key.key, key.document, key.since(known), "; ".join(key.changes) or "-"] for key in found]
+    click.echo(table([["key", "document", "in", "changed"], *body]))
+    click.echo(f"\n{len(found)} keys; releases read: {', '.join(known)}")
 
 
 def _methods(name: str) -> list[str]:

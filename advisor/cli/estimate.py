@@ -51,7 +51,8 @@ def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
     for field in ("minimize", "what_fits"):
         if getattr(request, field):
             raise InputError(field, "an estimate is of one plan and searches nothing; use advisor recommend")
-    rules = load_framework(request.framework) if request.framework else None
+    release = request.framework_version
+    rules = load_framework(request.framework, version=release) if request.framework else None
     spelled_out = explicit_plan(request, rules)
     resolved, plan = spelled_out.resolved, spelled_out.plan
     memory = estimate_memory(resolved.model, plan, resolved.cluster, _teacher(request))

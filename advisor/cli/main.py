@@ -16,6 +16,7 @@ COMMANDS = {
     "new": ("Ask, advise, and write a starter repo.", "advisor.cli.new"),
     "recommend": ("The advice alone: ranking, reasons, rejections, alternatives.", "advisor.cli.recommend"),
     "estimate": ("Memory, time and cost of one explicit plan.", "advisor.cli.estimate"),
+    "check": ("Is a configuration valid, does it fit, what will bite.", "advisor.cli.check"),
     "explain": ("What a term, plan field, method or rule means.", "advisor.cli.explain"),
     "models": ("The models of the catalog.", "advisor.cli.catalog"),
     "gpus": ("The GPUs of the catalog.", "advisor.cli.catalog"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+from advisor.frameworks.sources import Reading
 from advisor.frameworks.table import Job, Rendered, Table
 from advisor.plan import Plan
 
@@ -68,6 +69,8 @@ class Framework(Protocol):
     NAME: str
     # Plan field <-> configuration key.
     TABLE: Table
+    # How its files are recognised and read back.
+    READING: Reading
     # The framework's standalone judge in advisor/judges.
     JUDGE: str
 
@@ -79,8 +82,6 @@ class Framework(Protocol):
     command: Callable[[Plan, Job], Sequence[str]]
     # What smoke.sh needs.
     smoke: Callable[[Plan, Job], Smoke]
-    # What the framework reads of a render: document of its schema snapshot (rules/schemas) -> keys and values.
-    read_as: Callable[[Plan, Job, Rendered], Mapping[str, Mapping[str, Any]]]
     # Context for templates/<NAME>/run.sh.jinja and smoke.sh.jinja beyond plan, job and documents.
     context: Callable[[Plan, Job, Rendered], Mapping[str, Any]]
 

@@ -7,6 +7,7 @@ its own row and leaves the shared one out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from advisor.frameworks.table import LIST, REPO, Case, Codec, Const, Derived, Key, Row, When, always, mapped
@@ -46,7 +47,7 @@ def _keys(
     spelled: Mapping[str, str],
     without: Sequence[str],
     codecs: Mapping[str, Codec],
-) -> tuple[Row, ...]:
+) -> tuple[Key, ...]:
     return tuple(
         Key(name, spelled.get(name, key), why, when=when, group=group, **_codec(name, codecs))
         for name, key, why in keys
@@ -76,9 +77,21 @@ def schedule_rows(
     spelled: Mapping[str, str] | None = None,
     without: Sequence[str] = (),
     codecs: Mapping[str, Codec] | None = None,
+    ratio_until: str = "",
 ) -> tuple[Row, ...]:
-    """Learning rate and its shape, weight decay, gradient norm."""
-    return _keys(SCHEDULE_KEYS, group, when, spelled or {}, without, codecs or {})
+    """Learning rate and its shape, weight decay, gradient norm.
+
+    `ratio_until`: the first release of the framework whose transformers reads a share of the steps from
+    `warmup_steps`; the ones before have `warmup_ratio`.
+    """
+    found = _keys(SCHEDULE_KEYS, group, when, spelled or {}, without, codecs or {})
+    if not ratio_until:
+        return found
+    ratio = Key(
+        "warmup_ratio", "warmup_ratio", "share of all steps", when=when, group=group, until=ratio_until
+    )
+    place = next(n for n, row in enumerate(found) if row.field == "warmup_ratio")
+    return (*found[:place], ratio, replace(found[place], since=ratio_until), *found[place + 1 :])
 
 
 def optimizer_row(

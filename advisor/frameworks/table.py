@@ -193,15 +193,20 @@ class Table:
         return Rendered({name: Document(name, tuple(found)) for name, found in lines.items()})
 
     def parse(
-        self, documents: Mapping[str, Mapping[str, Any]], habits: Habits, version: str = ""
+        self,
+        documents: Mapping[str, Mapping[str, Any]],
+        habits: Habits,
+        version: str = "",
+        fixed: Mapping[str, Any] | None = None,
     ) -> tuple[Plan, dict[str, dict[str, Any]]]:
         """The plan that these flat documents of a release express, and what no row knows (document -> key ->
-        value): keys of no row, and values that stand for no value of the plan."""
+        value): keys of no row, and values that stand for no value of the plan. `fixed`: plan fields that are
+        known already."""
         values: dict[str, Any] = {}
         known: set[tuple[str, str]] = set()
         for row in self.rows:
             values |= _read(row, documents, known, version)
-        plan = Plan(**values)
+        plan = Plan(**{**values, **(fixed or {})})
         implied = self._implied(plan, habits)
         leftovers = {
             name: rest

@@ -18,7 +18,7 @@ from advisor.facts.lora import linear_module_names
 from advisor.frameworks import framework
 from advisor.frameworks.base import Emitted, Framework, Smoke
 from advisor.frameworks.table import Job, Rendered
-from advisor.paths import rules_root, templates_root
+from advisor.paths import templates_root
 from advisor.plan import Plan
 from advisor.planner.search import describe
 from advisor.rendering import render
@@ -26,6 +26,7 @@ from advisor.resolve import Resolved
 from advisor.rules import load_framework
 from advisor.rules.implied import implied_values
 from advisor.starter.data import Wiring, as_lines, smoke_rows, stored_rows, wire
+from advisor.starter.requirements import requirements
 
 JUDGES = Path(__file__).resolve().parent.parent / "judges"
 BF16_FOLDER = "model_bf16"
@@ -43,9 +44,9 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
     plan = row.plan
     wiring = wire(resolved.datasets, plan, module.data_need(plan), bool(resolved.request.data_in_place))
     job = _job(resolved, row, wiring)
-    rules = load_framework(row.framework)
+    rules = load_framework(row.framework, version=row.version)
     rendered = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
-    schemas.demand(row.framework, job.version, module.read_as(plan, job, rendered))
+    schemas.demand(row.framework, job.version, module.READING.by_schema(rendered))
     configured = module.files(plan, job, rendered)
     _refuse_dropped(row, resolved, configured)
     files = [
@@ -53,7 +54,7 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
         *_data(wiring, plan),
         *_rewards(job, resolved),
         *_launch(module, plan, job, rendered, resolved),
-        *_requirements(module, plan, resolved),
+        *requirements(rules, plan, resolved.request.tracker),
         *_prepare(resolved, job),
     ]
     files += _smoke(module, plan, job, rendered, wiring, resolved, files)
@@ -97,7 +98,7 @@ def _job(resolved: Resolved, row: Ranked, wiring: Wiring) -> Job:
         reward_model=request.reward_model,
         teacher=request.teacher,
         adapter=request.adapter,
-        version=request.framework_version or row.version,
+        version=row.version,
     )
 
 
@@ -199,26 +200,6 @@ def _context(module: Framework, plan: Plan, job: Job, rendered: Rendered) -> dic
         "command": tuple(module.command(plan, job)),
         **module.context(plan, job, rendered),
     }
-
-
-def _requirements(module: Framework, plan: Plan, resolved: Resolved) -> list[Emitted]:
-    pins = rules_root() / "pins" / module.NAME
-    sets = json.loads((pins / "gpu.json").read_text("utf-8"))
-    chosen: dict[str, str] = {}
-    for group in sets["sets"]:
-        if all(getattr(plan, field) in allowed for field, allowed in group.get("match", {}).items()):
-            chosen |= {re.split(r"[<>=\[ @]", line, maxsplit=1)[0]: line for line in group["requires"]}
-    tracker = resolved.request.tracker
-    if tracker not in (None, "none"):
-        chosen.setdefault(str(tracker), str(tracker))
-    notes = [f"# {line}" for line in sets["notes"]]
-    head = [f"# {module.NAME}, for a CUDA machine. {sets['status']}", *notes]
-    text = "\n".join([*head, *chosen.values()]) + "\n"
-    cpu = (pins / "cpu.txt").read_text("utf-8")
-    return [
-        Emitted("requirements.txt", "requirements", text),
-        Emitted("requirements-cpu.txt", "requirements", cpu),
-    ]
 
 
 def _prepare(resolved: Resolved, job: Job) -> list[Emitted]:

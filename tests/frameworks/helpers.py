@@ -54,7 +54,7 @@ def rendered(name: str, plan: Plan, job: Job | None = None) -> Rendered:
     """What the framework's table writes. Every render of these tests is one that the release takes."""
     rules, module, job = load_framework(name), framework(name), job or job_for(plan)
     result = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
-    schemas.demand(name, schemas.versions(name)[0], module.read_as(plan, job, result))
+    schemas.demand(name, schemas.versions(name)[0], module.READING.by_schema(result))
     return result
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from advisor.errors import InputError
 from advisor.facts.lora import linear_module_names
 from advisor.frameworks.axolotl.data import data_need
+from advisor.frameworks.axolotl.reading import READING
 from advisor.frameworks.axolotl.table import NAME, PREPARED, TABLE, TRACKERS
 from advisor.frameworks.axolotl.values import deepspeed, unfrozen_patterns
 from advisor.frameworks.base import Emitted, Smoke, longer, unquantized
@@ -25,7 +26,7 @@ from advisor.rendering import render
 JUDGE = "axolotl.py"
 TINY_LAYERS = (1,)
 """Layers of the tiny model that a `freeze` plan trains in the smoke run."""
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
+__all__ = ["JUDGE", "NAME", "READING", "TABLE", "command", "context", "data_need", "files", "smoke"]
 
 
 def command(plan: Plan, job: Job) -> Sequence[str]:
@@ -62,10 +63,6 @@ def _check_reward_model(name: str) -> None:
             "there is a dot in the middle of its name: rename the folder (reward/v1.0), or choose another "
             "framework",
         )
-
-
-def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
-    return {"train": rendered["train"].mapping()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

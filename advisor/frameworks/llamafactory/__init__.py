@@ -11,6 +11,7 @@ from typing import Any
 
 from advisor.frameworks.base import Emitted, Smoke, unquantized
 from advisor.frameworks.llamafactory.data import data_need, dataset_entry
+from advisor.frameworks.llamafactory.reading import READING
 from advisor.frameworks.llamafactory.table import DATASET, NAME, TABLE
 from advisor.frameworks.table import (
     Job,
@@ -20,7 +21,7 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "llamafactory.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
+__all__ = ["JUDGE", "NAME", "READING", "TABLE", "command", "context", "data_need", "files", "smoke"]
 
 
 def command(plan: Plan, job: Job) -> Sequence[str]:
@@ -45,10 +46,6 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         text = json.dumps(rendered["deepspeed"].mapping(), indent=2) + "\n"
         emitted.append(Emitted("deepspeed.json", "deepspeed", text))
     return emitted
-
-
-def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
-    return {"train": rendered["train"].mapping()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

@@ -118,6 +118,19 @@ def _methods() -> tuple[Case, ...]:
     return tuple(Case(values, keys, why) for values, (keys, why) in stages.items())
 
 
+def _quantized(method: str, **releases: str) -> tuple[Case, ...]:
+    """The same library, called bitsandbytes at first."""
+    return tuple(
+        Case(
+            ("qlora", f"{bits}bit"),
+            {"finetuning_type": "lora", "quantization_bit": bits, "quantization_method": method},
+            why,
+            **releases,
+        )
+        for bits, why in ((4, "adapters on a 4-bit NF4 base"), (8, "adapters on an 8-bit base"))
+    )
+
+
 def _shardings() -> tuple[Case, ...]:
     """(zero_stage, fsdp, offload): DeepSpeed by its JSON, FSDP by the accelerate file."""
     place = "deepspeed:zero_optimization.offload_{}."
@@ -166,16 +179,8 @@ TRAIN_ROWS = (
                 {"finetuning_type": "lora", "use_dora": True},
                 "adapters with a learned magnitude",
             ),
-            Case(
-                ("qlora", "4bit"),
-                {"finetuning_type": "lora", "quantization_bit": 4, "quantization_method": "bnb"},
-                "adapters on a 4-bit NF4 base",
-            ),
-            Case(
-                ("qlora", "8bit"),
-                {"finetuning_type": "lora", "quantization_bit": 8, "quantization_method": "bnb"},
-                "adapters on an 8-bit base",
-            ),
+            *_quantized("bnb", since="0.9.3"),
+            *_quantized("bitsandbytes", until="0.9.3"),
         ),
         group=TUNING,
     ),
@@ -204,7 +209,7 @@ TRAIN_ROWS = (
         "ddp_timeout", _waiting, "seconds that others wait while the first process tokenizes", group=DATA
     ),
     *batch_rows(BATCH),
-    *schedule_rows(OPTIM),
+    *schedule_rows(OPTIM, ratio_until="0.9.5"),
     Choice(
         ("optimizer",),
         (

@@ -12,6 +12,7 @@ from typing import Any
 
 from advisor.frameworks.base import Emitted, Smoke, scored_alike
 from advisor.frameworks.ms_swift.data import data_need
+from advisor.frameworks.ms_swift.reading import READING
 from advisor.frameworks.ms_swift.table import TABLE
 from advisor.frameworks.ms_swift.values import (
     NAME,
@@ -33,7 +34,7 @@ from advisor.rendering import render
 JUDGE = "ms_swift.py"
 TINY_LAYERS = (1,)
 """Layers of the tiny model that a `freeze` plan trains in the smoke run."""
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
+__all__ = ["JUDGE", "NAME", "READING", "TABLE", "command", "context", "data_need", "files", "smoke"]
 
 
 def command(plan: Plan, job: Job) -> Sequence[str]:
@@ -67,10 +68,6 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
 def _config(path: str, role: str, plan: Plan, job: Job, rendered: Rendered) -> Emitted:
     text = render(f"{NAME}/train.yaml.jinja", document=rendered["train"], command=command(plan, job), job=job)
     return Emitted(path, role, text)
-
-
-def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
-    return {" ".join(command(plan, job)[:2]): rendered["train"].mapping()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

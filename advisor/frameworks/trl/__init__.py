@@ -14,12 +14,13 @@ from advisor.frameworks.table import (
     Job,
     Rendered,
 )
+from advisor.frameworks.trl.reading import READING
 from advisor.frameworks.trl.table import EXPERIMENTAL, NAME, SUBCOMMANDS, TABLE, has_command
 from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "trl.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
+__all__ = ["JUDGE", "NAME", "READING", "TABLE", "command", "context", "data_need", "files", "smoke"]
 
 READS = {
     "text": ("text",),
@@ -63,11 +64,6 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         adapter = render("trl/reward_adapter.py.jinja", function=function)
         emitted.append(Emitted("reward_adapter.py", "reward", adapter))
     return emitted
-
-
-def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
-    command_name = SUBCOMMANDS.get(plan.method) or EXPERIMENTAL[plan.method][0]
-    return {command_name: rendered["train"].mapping()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

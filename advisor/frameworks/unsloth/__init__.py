@@ -15,12 +15,13 @@ from advisor.frameworks.table import (
     Job,
     Rendered,
 )
+from advisor.frameworks.unsloth.reading import READING
 from advisor.frameworks.unsloth.table import NAME, TABLE, generates, sees
 from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "unsloth.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
+__all__ = ["JUDGE", "NAME", "READING", "TABLE", "command", "context", "data_need", "files", "smoke"]
 MODULES = {"ORPO": "trl.experimental.orpo", "CPO": "trl.experimental.cpo"}
 """Trainer -> where it is imported from, when not from trl."""
 
@@ -79,17 +80,6 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         adapter = render("unsloth/reward_adapter.py.jinja", function=function)
         emitted.append(Emitted("reward_adapter.py", "reward", adapter))
     return emitted
-
-
-def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
-    loader = rendered["script"].get("loader")
-    documents = {
-        f"{loader}.from_pretrained": rendered["load"].mapping(),
-        f"{rendered['script'].get('trainer')}Config": rendered["train"].mapping(),
-    }
-    if plan.uses_adapter:
-        documents[f"{loader}.get_peft_model"] = rendered["adapter"].mapping()
-    return documents
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

@@ -19,6 +19,7 @@ from advisor.frameworks.table import (
 )
 from advisor.frameworks.verl.overrides import override
 from advisor.frameworks.verl.places import NAME, has_critic, on_megatron
+from advisor.frameworks.verl.reading import READING
 from advisor.frameworks.verl.rollout import REWARD_FILE
 from advisor.frameworks.verl.table import TABLE
 from advisor.frameworks.verl.training import DATA_FILE, PPO, SFT, prompts_per_step
@@ -26,7 +27,7 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "verl.py"
-__all__ = ["JUDGE", "NAME", "TABLE", "command", "context", "data_need", "files", "read_as", "smoke"]
+__all__ = ["JUDGE", "NAME", "READING", "TABLE", "command", "context", "data_need", "files", "smoke"]
 
 
 def _lines(plan: Plan, job: Job) -> tuple[Line, ...]:
@@ -124,11 +125,6 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
     if left_out:
         emitted.append(Emitted("smoke/nearest.sh", "smoke", _script(near, job, "/.."), True))
     return emitted
-
-
-def read_as(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Mapping[str, Any]]:
-    document = "main_ppo" if plan.online else "sft_trainer"
-    return {f"{document} megatron" if on_megatron(plan) else document: rendered["train"].flat()}
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
