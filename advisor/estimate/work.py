@@ -135,7 +135,7 @@ def _traffic(sums: ModelSums, plan: Plan, r: Rates, tokens: float, fused: bool) 
     if sums.moe_layers:
         routed = sums.top_k * (c.permute_bytes * sums.hidden + inner * sums.expert_ffn)
         moved += sums.moe_layers / sums.layers * (routed + inner * sums.shared_ffn) / tensor
-    if plan.uses_adapter and plan.backend == "hf":
+    if plan.uses_adapter:
         moved *= 1 + c.adapter_traffic * _adapted(plan)
         moved *= c.dora_traffic if plan.tuning == "dora" else 1.0
     return tokens * moved / r.memory
@@ -156,7 +156,7 @@ def _launch(plan: Plan, r: Rates, software: Software) -> float:
     c = r.constants
     fused = software.compiled or plan.backend == "megatron"
     seconds = c.layer_seconds_fused if fused else c.layer_seconds_stock
-    if plan.uses_adapter and plan.backend == "hf" and not software.compiled:
+    if plan.uses_adapter and not software.compiled:
         seconds *= 1 + c.adapter_launches * _adapted(plan)
     return seconds
 

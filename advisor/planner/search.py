@@ -45,7 +45,7 @@ PLANNED = frozenset(
 MOST_MICRO_BATCH = 16
 TOKENS_PER_PASS = 32768
 """A pass of more tokens than this no longer makes matrices more efficient."""
-MEGATRON_MARGIN = 1.3
+MEGATRON_MARGIN = 1.5
 """How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
 CANDIDATES_JUDGED = 32
 """How many of the best plans are put to the framework's expression limits before giving up."""
