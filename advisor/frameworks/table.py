@@ -185,7 +185,9 @@ class Table:
     def render(self, plan: Plan, job: Job, habits: Habits) -> Rendered:
         """Every document of the plan, for the job's release. Raises CannotExpress with all fields that have
         no key."""
-        self._refuse_inexpressible(plan, habits, job.version)
+        reasons = self.inexpressible(plan, habits, job.version)
+        if reasons:
+            raise CannotExpress(self.name, reasons)
         lines: dict[str, list[Line]] = {}
         for row in self.rows:
             for document, line in _lines_of(row, plan, job):
@@ -220,7 +222,8 @@ class Table:
         unset = {f.name: getattr(_DEFAULT, f.name) for f in fields(Plan) if f.name not in self.held}
         return {k: v for k, v in habits(replace(plan, **unset)).items() if k not in self.held}
 
-    def _refuse_inexpressible(self, plan: Plan, habits: Habits, version: str) -> None:
+    def inexpressible(self, plan: Plan, habits: Habits, version: str) -> list[tuple[str, str]]:
+        """(field, reason) of every value of the plan that no key can say and that no habit gives."""
         implied = self._implied(plan, habits)
         reasons: list[tuple[str, str]] = []
         held = frozenset(_held_fields(self.rows, version))
@@ -232,8 +235,7 @@ class Table:
                 reasons.append((spec.name, f"no key for {wanted!r}; it is always {has!r} here"))
         for row in self.rows:
             reasons += _uncovered(row, plan, version)
-        if reasons:
-            raise CannotExpress(self.name, reasons)
+        return reasons
 
 
 def _held_fields(rows: Iterable[Row], version: str) -> list[str]:

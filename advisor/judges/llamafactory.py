@@ -40,7 +40,7 @@ import types
 import typing
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 RENAMED = {
     "max_seq_length": "cutoff_len",
@@ -489,48 +489,79 @@ def accelerate_problems(
 # ---------------------------------------------------------------- the model, when its folder is given
 
 
-def empty_model(model_dir: str) -> Any:
-    """The architecture on the meta device: names and classes, no memory."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+class Outline(NamedTuple):
+    """What a model is made of, by names alone."""
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_dir))
+    classes: frozenset[str]
+    linear: frozenset[str]
+    """Last part of the names of its linear modules."""
+    layers: int | None
+
+
+OUTLINES: dict[str, Outline | str] = {}
+"""config.json -> outline, or what keeps the model from being built: one that many folders hold is built once."""
+
+
+def outline(model_dir: str) -> Outline | str:
+    config = Path(model_dir) / "config.json"
+    content = config.read_text(encoding="utf-8") if config.is_file() else model_dir
+    if content not in OUTLINES:
+        OUTLINES[content] = build_outline(model_dir)
+    return OUTLINES[content]
+
+
+def build_outline(model_dir: str) -> Outline | str:
+    """The architecture on the meta device, in the class that model/loader.py:153 chooses."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    try:
+        config = AutoConfig.from_pretrained(model_dir)
+        sees = type(config) in AutoModelForImageTextToText._model_mapping
+        with torch.device("meta"):
+            model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config)
+    except (OSError, ValueError, KeyError) as error:
+        return f"model in {model_dir}: {short(error)}"
+    modules = list(model.named_modules())
+    return Outline(
+        classes=frozenset(type(part).__name__ for _, part in modules),
+        linear=frozenset(name.split(".")[-1] for name, part in modules if "Linear" in type(part).__name__),
+        layers=getattr(model.config.get_text_config(), "num_hidden_layers", None),
+    )
 
 
 def class_problems(model_dir: str, wrap: str) -> list[str]:
-    classes = {type(module).__name__ for module in empty_model(model_dir).modules()}
+    model = outline(model_dir)
+    if isinstance(model, str):
+        return [model]
     return [
         f"fsdp_transformer_layer_cls_to_wrap: the model has no {name}"
         for name in map(str.strip, wrap.split(","))
-        if name not in classes
+        if name not in model.classes
     ]
 
 
 def model_problems(config: dict[str, Any], model_dir: str) -> list[str]:
-    try:
-        model = empty_model(model_dir)
-    except (OSError, ValueError, KeyError) as error:
-        return [f"model in {model_dir}: {short(error)}"]
-    linear = {name.split(".")[-1] for name, part in model.named_modules() if "Linear" in type(part).__name__}
+    model = outline(model_dir)
+    if isinstance(model, str):
+        return [model]
     targets = config.get("lora_target", "all")
     targets = [part.strip() for part in targets.split(",")] if isinstance(targets, str) else targets
     problems: list[str] = []
     if config.get("finetuning_type", "lora") == "lora" and targets != ["all"]:
         problems += [
-            f"lora_target: the model has no linear module {name} (it has {', '.join(sorted(linear))})"
+            f"lora_target: the model has no linear module {name} (it has {', '.join(sorted(model.linear))})"
             for name in targets
-            if name not in linear
+            if name not in model.linear
         ]
-    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     wanted = config.get("freeze_trainable_layers", 2)
     if (
         config.get("finetuning_type") == "freeze"
-        and layers
+        and model.layers
         and isinstance(wanted, int)
-        and abs(wanted) > layers
+        and abs(wanted) > model.layers
     ):
-        problems.append(f"freeze_trainable_layers {wanted}: the model has {layers} layers")
+        problems.append(f"freeze_trainable_layers {wanted}: the model has {model.layers} layers")
     return problems
 
 
@@ -656,6 +687,9 @@ def judge(path: str | Path, *, world_size: int = 1, model_dir: str | None = None
     file's verdict would leak into the next.
     """
     load_framework()
+    if model_dir:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            outline(model_dir)  # remembered here: a child's memory goes with it
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:

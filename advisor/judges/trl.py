@@ -38,7 +38,7 @@ import types
 import typing
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import transformers.training_args as training_args_module
 import trl
@@ -431,7 +431,10 @@ def _with_accelerate(method: str, values: dict[str, Any], path: Path, world_size
     if found is None:
         return
     yield from (f"{found.name}: {problem}" for problem in judge_accelerate(found, world_size=world_size))
-    launch = _load(found) or {}
+    try:
+        launch = _load(found) or {}
+    except yaml.YAMLError:
+        return  # said by judge_accelerate
     fsdp = launch.get("fsdp_config") or {}
     context = (launch.get("parallelism_config") or {}).get("parallelism_config_cp_size", 1)
     checkpointing = values.get("activation_checkpointing", values.get("gradient_checkpointing", True))
@@ -493,32 +496,75 @@ def judge_yaml(path: Path, *, world_size: int, model_dir: Path | None, method: s
     problems += _combination_problems(method, values)
     problems += _lora_problems(method, values)
     problems += _with_accelerate(method, values, path, world_size)
-    problems += _model_problems(values, model_dir)
+    problems += _model_problems(method, values, model_dir)
     return problems
 
 
-def _model_problems(values: dict[str, Any], model_dir: Path | None) -> Iterator[str]:
-    """Names that must exist in the model, looked up in the same architecture without weights."""
-    if model_dir is None:
-        return
+def _model_class(method: str, config: Any) -> Any:
+    """What the trainer builds (trainer/utils.py:1311, reward_trainer.py:400, cpo_trainer.py:186)."""
+    import transformers
+
+    if method == "reward":
+        return transformers.AutoModelForSequenceClassification
+    named = getattr(transformers, (config.architectures or [""])[0], None)
+    return named if named and method not in EXPERIMENTAL else transformers.AutoModelForCausalLM
+
+
+class Outline(NamedTuple):
+    """What a model is made of, by names alone."""
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    positions: int | None
+
+
+_OUTLINES: dict[tuple[str, str], Outline | str] = {}
+"""(kind of class, config.json) -> outline, or why there is none: one that many folders hold is built once."""
+
+
+def _outline(method: str, model_dir: Path) -> Outline | str:
+    content = (model_dir / "config.json").read_text(encoding="utf-8")
+    kind = "reward" if method == "reward" else "experimental" if method in EXPERIMENTAL else ""
+    if (kind, content) not in _OUTLINES:
+        _OUTLINES[kind, content] = _build_outline(method, model_dir)
+    return _OUTLINES[kind, content]
+
+
+def _build_outline(method: str, model_dir: Path) -> Outline | str:
+    """The architecture on the meta device."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     with _quiet():
         config = AutoConfig.from_pretrained(model_dir)
+        kind = _model_class(method, config)
+        if kind.__name__.startswith("AutoModel") and type(config) not in kind._model_mapping:
+            return f"model_name_or_path: {kind.__name__} loads no {config.model_type}"
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    modules = [name for name, _ in model.named_modules()]
-    parameters = [name for name, _ in model.named_parameters()]
-    for key, names in (("lora_target_modules", modules), ("lora_target_parameters", parameters)):
+            model = kind.from_config(config) if kind.__name__.startswith("AutoModel") else kind(config)
+    return Outline(
+        tuple(name for name, _ in model.named_modules()),
+        tuple(name for name, _ in model.named_parameters()),
+        getattr(config.get_text_config(), "max_position_embeddings", None),
+    )
+
+
+def _model_problems(method: str, values: dict[str, Any], model_dir: Path | None) -> Iterator[str]:
+    """Names that must exist in the model, looked up in the same architecture without weights."""
+    if model_dir is None:
+        return
+    model = _outline(method, model_dir)
+    if isinstance(model, str):
+        yield model
+        return
+    for key, names in (("lora_target_modules", model.modules), ("lora_target_parameters", model.parameters)):
         wanted = values.get(key) or []
         for target in [wanted] if isinstance(wanted, str) else wanted:
             if target != "all-linear" and not any(n == target or n.endswith(f".{target}") for n in names):
                 yield f"{key}: the model has no '{target}'"
-    positions = getattr(config, "max_position_embeddings", None)
     length = values.get("max_length")
-    if isinstance(length, int) and isinstance(positions, int) and length > positions:
-        yield f"max_length: {length} is more than the {positions} positions of the model"
+    if isinstance(length, int) and isinstance(model.positions, int) and length > model.positions:
+        yield f"max_length: {length} is more than the {model.positions} positions of the model"
 
 
 # --- accelerate YAML --------------------
@@ -628,7 +674,10 @@ def _parallelism_problems(config: dict[str, Any], processes: Any) -> Iterator[st
 
 
 def judge_accelerate(path: Path, *, world_size: int = 1) -> list[str]:
-    config = _load(path)
+    try:
+        config = _load(path)
+    except yaml.YAMLError as error:
+        return [" ".join(str(error).split())]
     problems: list[str] = []
     with _quiet():
         try:

@@ -33,7 +33,8 @@ def _world(plan: Plan, model: ModelFacts) -> str:
 
 def _expert_world(plan: Plan, model: ModelFacts) -> str:
     if plan.backend != "megatron":
-        return ""
+        ep = plan.expert_parallel
+        return f"{plan.world_size} GPUs do not split into groups of EP = {ep}" if plan.world_size % ep else ""
     group = plan.expert_tensor_parallel * plan.expert_parallel * plan.pipeline_parallel
     return (
         f"{plan.world_size} GPUs do not split into groups of ETP x EP x PP = {group}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from advisor.estimate.memory import estimate_memory
 from advisor.estimate.time import seconds_per_step
 from advisor.estimate.types import MemoryEstimate
+from advisor.frameworks import framework
 from advisor.plan import Plan
 from advisor.planner.legality import illegal, is_legal
 from advisor.planner.space import (
@@ -45,7 +47,7 @@ PLANNED = frozenset(
 MOST_MICRO_BATCH = 16
 TOKENS_PER_PASS = 32768
 """A pass of more tokens than this no longer makes matrices more efficient."""
-MEGATRON_MARGIN = 1.5
+MEGATRON_MARGIN = 1.3
 """How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
 CANDIDATES_JUDGED = 32
 """How many of the best plans are put to the framework's expression limits before giving up."""
@@ -96,7 +98,7 @@ class Searcher:
         for skeleton in skeletons(self.resolved):
             candidates, refused, near = self._candidates(rules, skeleton)
             refusals += refused
-            best, limited = self._first_allowed(rules, candidates)
+            best, limited = self._first_allowed(rules, candidates, skeleton.pins)
             refusals += limited
             if best:
                 return Found(best, (), self.examined - before)
@@ -110,15 +112,37 @@ class Searcher:
         return Found(None, shown, self.examined - before, closest)
 
     def _first_allowed(
-        self, rules: FrameworkRules, candidates: list[Candidate]
+        self, rules: FrameworkRules, candidates: list[Candidate], pins: Mapping[str, Any]
     ) -> tuple[Candidate | None, list[Reason]]:
+        """The best candidate that no limit refuses; of candidates of one kind only the first few are asked."""
         refused: list[Reason] = []
-        for candidate in sorted(candidates, key=_order)[:CANDIDATES_JUDGED]:
-            found = limit_refusals(rules, candidate.plan, self.facts)
+        for candidate in self._judged(rules, candidates, pins):
+            found = [
+                *limit_refusals(rules, candidate.plan, self.facts),
+                *_keyless(rules, candidate.plan, pins),
+            ]
             if not found:
                 return candidate, []
             refused += found
         return None, refused
+
+    def _judged(
+        self, rules: FrameworkRules, candidates: list[Candidate], pins: Mapping[str, Any]
+    ) -> Iterator[Candidate]:
+        """The best ones; then, for a limit may speak against what all of these share, the best of each other
+        kind, and of every kind with the attention kernels that were not the first choice."""
+        ordered = sorted(candidates, key=_order)
+        yield from ordered[:CANDIDATES_JUDGED]
+        kinds: dict[tuple[Any, ...], Candidate] = {}
+        for candidate in ordered:
+            kinds.setdefault(_kind(candidate.plan), candidate)
+        yield from kinds.values()
+        for candidate in () if "attention" in pins else kinds.values():
+            for other in self._attentions(rules, candidate.plan):
+                if other != candidate.plan.attention:
+                    variant = self._estimate(replace(candidate.plan, attention=other))
+                    if variant.memory.fits != "no":
+                        yield variant
 
     def _candidates(
         self, rules: FrameworkRules, skeleton: Skeleton
@@ -171,13 +195,15 @@ class Searcher:
                 yield changed(plan, {**shape, **rollout})
 
     def _attention(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> str:
-        if "attention" in pins:
-            return pins["attention"]
+        return pins.get("attention") or next(iter(self._attentions(rules, plan)), "sdpa")
+
+    def _attentions(self, rules: FrameworkRules, plan: Plan) -> tuple[str, ...]:
+        """Kernels that the framework and the card have, fastest first."""
         allowed = allowed_values(rules, "attention", plan.as_dict())
-        wanted = (
+        kernels = (
             ("flash", "sdpa", "eager") if self.resolved.cluster.gpu.supports_flash2 else ("sdpa", "eager")
         )
-        return next((kind for kind in wanted if allowed is None or kind in allowed), "sdpa")
+        return tuple(kind for kind in kernels if allowed is None or kind in allowed)
 
     def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
         """The best way to hold this layout: least recomputation, then the largest micro batch that fits."""
@@ -298,14 +324,8 @@ def _order(candidate: Candidate) -> tuple[Any, ...]:
     rank = ("fits", "tight", "no").index(memory.fits)
     if rank == 2:
         return (rank, memory.excess, 0.0, ())
-    coarse = round(_log(candidate.seconds * (_margin(plan))) / 0.02)
+    coarse = round(_log(candidate.seconds * (MEGATRON_MARGIN if plan.backend == "megatron" else 1.0)) / 0.02)
     return (rank, coarse, 0.0, _complexity(plan), memory.total)
-
-
-def _margin(plan: Plan) -> float:
-    """None where experts are spread: what routed layers take on transformers is assumed, not measured
-    (rules/catalog/speed.json), and every published run of that kind is on Megatron."""
-    return MEGATRON_MARGIN if plan.backend == "megatron" and plan.expert_parallel == 1 else 1.0
 
 
 def _complexity(plan: Plan) -> tuple[int, ...]:
@@ -324,6 +344,20 @@ def _log(value: float) -> float:
     import math
 
     return math.log(value) if value > 0 else 0.0
+
+
+_kind = attrgetter("backend", "rollout_engine", "zero_stage", "fsdp", "offload", "liger", "recompute")
+
+
+def _keyless(rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> list[Reason]:
+    """Pinned values that the framework's configuration has no key for. The search itself leaves such fields to
+    the framework's habits, so without such a pin the tables are not even loaded."""
+    if not pins.keys() - PLANNED:
+        return []
+    module = framework(rules.framework)
+    missing = module.TABLE.inexpressible(plan, lambda p: implied_values(rules, p), rules.version)
+    source = f"{rules.title} {rules.version}: the keys of its configuration"
+    return [Reason(f"{rules.framework}.no-key", "refuse", f"{name}: {why}", source) for name, why in missing]
 
 
 def _about_layout(rules: FrameworkRules, reason: Reason) -> bool:

@@ -21,9 +21,12 @@ def main() -> int:
     for item in json.load(sys.stdin):
         path = Path(item["path"])
         os.chdir(path.parent)
-        found[item["path"]] = judge.judge(
-            path.name, world_size=item["world_size"], model_dir=item["model_dir"]
-        )
+        try:
+            found[item["path"]] = judge.judge(
+                path.name, world_size=item["world_size"], model_dir=item["model_dir"]
+            )
+        except Exception as error:  # a judge that breaks has not accepted
+            found[item["path"]] = [f"the judge broke: {type(error).__name__}: {error}"]
     print(json.dumps(found))
     return 0
 

@@ -29,6 +29,7 @@ BROKEN = [
     (QWEN, {"expert_parallel": 3}, "planner.experts", "128 experts do not split over EP = 3"),
     (DENSE, {"expert_parallel": 2}, "planner.experts", "no experts"),
     (QWEN, {"expert_parallel": 64, "pipeline_parallel": 2}, "planner.expert-world", "ETP x EP x PP = 128"),
+    (QWEN, {"expert_parallel": 128, "backend": "hf"}, "planner.expert-world", "EP = 128"),
     (
         QWEN,
         {"pipeline_parallel": 4},

@@ -167,3 +167,32 @@ def test_a_larger_share_for_the_rollout_is_tried_only_for_a_smaller_group() -> N
     tried = [row for row in rollouts(plan, request.model, 79.2, None) if row["rollout_engine"] == "vllm"]
     groups = [row["rollout_tensor_parallel"] for row in tried]
     assert groups == sorted(set(groups), reverse=True)
+
+
+def test_another_attention_kernel_is_tried_where_the_fastest_is_refused() -> None:
+    """Ring attention in TRL runs on sdpa alone; the card would have flash attention."""
+    found = search("trl", gpus_per_node=8, fsdp=True, context_parallel=2)
+    assert found.best is not None
+    assert found.best.plan.attention == "sdpa"
+
+
+def test_an_attention_kernel_that_was_asked_for_is_kept() -> None:
+    found = search("trl", gpus_per_node=8, fsdp=True, context_parallel=2, attention="flash")
+    assert found.best is None
+    assert "trl.context-parallel-sdpa" in {reason.rule for reason in found.refusals}
+
+
+def test_a_rollout_that_is_refused_leaves_the_other() -> None:
+    """vLLM takes no 8-bit base from TRL; the trainer's own model generates."""
+    found = search("trl", method="grpo", tuning="qlora", quantization="8bit", gpus_per_node=8)
+    assert found.best is not None
+    assert found.best.plan.rollout_engine == "hf"
+
+
+@pytest.mark.parametrize("answers", [{"master_weights": True}, {"param_dtype": "bf16"}])
+def test_a_pin_without_a_key_is_refused_before_anything_is_written(answers: dict[str, Any]) -> None:
+    """Without DeepSpeed, TRL holds adapters in fp32; no key of it says otherwise."""
+    found = search("trl", tuning="lora", zero=0, fsdp=False, offload="none", **answers)
+    assert found.best is None
+    refused = next(reason for reason in found.refusals if reason.rule == "trl.no-key")
+    assert next(iter(answers)) in refused.because

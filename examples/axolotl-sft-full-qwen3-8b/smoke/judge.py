@@ -31,7 +31,9 @@ import argparse
 import ast
 import contextlib
 import difflib
+import functools
 import importlib
+import importlib.util
 import inspect
 import io
 import json
@@ -42,7 +44,7 @@ import typing
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # What the validators ask of the machine: these are the answers of the CUDA box that trains, not of this one.
 CAPABILITIES = {"bf16": True, "fp8": True, "tf32": True, "compute_capability": "sm_90"}
@@ -269,9 +271,11 @@ def words_in(source: str, name: str) -> set[str]:
     return found
 
 
+@functools.cache
 def losses_of(trainer: str) -> set[str]:
-    module = importlib.import_module(f"trl.trainer.{trainer}")
-    return words_in(inspect.getsource(module), "loss_type")
+    """Read, not imported: importing a trainer takes seconds."""
+    (root,) = importlib.util.find_spec("trl").submodule_search_locations
+    return words_in(Path(root, "trainer", f"{trainer}.py").read_text(encoding="utf-8"), "loss_type")
 
 
 def choice(where: str, value: Any, allowed: Iterable[str]) -> list[str]:
@@ -470,47 +474,81 @@ def deepspeed_of(config: dict[str, Any], file: Path, world_size: int) -> list[st
 # ---------------------------------------------------------------- the model, when its folder is given
 
 
-def model_problems(config: dict[str, Any], model_dir: str) -> list[str]:
-    """Names that the schema takes as text, against the architecture on the meta device."""
+class Outline(NamedTuple):
+    """What a model is made of, by names alone."""
+
+    classes: frozenset[str]
+    linear: frozenset[str]
+    """Last part of the names of its linear modules."""
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    kv_heads: int | None
+
+
+def build_outline(model_dir: str) -> Outline | str:
+    """The architecture on the meta device, or what keeps it from being built."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     try:
-        text = AutoConfig.from_pretrained(model_dir)
-        sees = type(text) in AutoModelForImageTextToText._model_mapping  # as Axolotl loads such a model
+        config = AutoConfig.from_pretrained(model_dir)
+        sees = type(config) in AutoModelForImageTextToText._model_mapping  # as Axolotl loads such a model
         with torch.device("meta"):
-            model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(text)
+            model = (AutoModelForImageTextToText if sees else AutoModelForCausalLM).from_config(config)
     except (OSError, ValueError, KeyError) as error:
-        return [f"model in {model_dir}: {short(error)}"]
+        return f"model in {model_dir}: {short(error)}"
+    modules = list(model.named_modules())
+    return Outline(
+        classes=frozenset(type(part).__name__ for _, part in modules),
+        linear=frozenset(name.split(".")[-1] for name, part in modules if "Linear" in type(part).__name__),
+        modules=tuple(name for name, _ in modules),
+        parameters=tuple(name for name, _ in model.named_parameters()),
+        kv_heads=getattr(model.config.get_text_config(), "num_key_value_heads", None),
+    )
+
+
+OUTLINES: dict[str, Outline | str] = {}
+"""config.json -> outline: one that many folders hold is built once."""
+
+
+def outline(model_dir: str) -> Outline | str:
+    config = Path(model_dir) / "config.json"
+    content = config.read_text(encoding="utf-8") if config.is_file() else model_dir
+    if content not in OUTLINES:
+        OUTLINES[content] = build_outline(model_dir)
+    return OUTLINES[content]
+
+
+def model_problems(config: dict[str, Any], model_dir: str) -> list[str]:
+    """Names that the schema takes as text, against the architecture."""
+    model = outline(model_dir)
+    if isinstance(model, str):
+        return [model]
     problems: list[str] = []
-    classes = {type(module).__name__ for module in model.modules()}
     fsdp = config.get("fsdp_config") if isinstance(config.get("fsdp_config"), dict) else {}
     wrap = fsdp.get("transformer_layer_cls_to_wrap")
     if isinstance(wrap, str):
         problems += [
             f"fsdp_config.transformer_layer_cls_to_wrap: the model has no {name}"
             for name in map(str.strip, wrap.split(","))
-            if name not in classes
+            if name not in model.classes
         ]
-    linear = {name.split(".")[-1] for name, part in model.named_modules() if "Linear" in type(part).__name__}
     targets = config.get("lora_target_modules")
     for name in targets if isinstance(targets, list) else []:
-        if re.fullmatch(r"\w+", str(name)) and name not in linear:
+        if re.fullmatch(r"\w+", str(name)) and name not in model.linear:
             problems.append(f"lora_target_modules: the model has no linear module {name}")
-    if isinstance(targets, str) and not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
+    if isinstance(targets, str) and not any(re.fullmatch(targets, name) for name in model.modules):
         problems.append(f"lora_target_modules: the model has no module that {targets} fits")
-    parameters = [name for name, _ in model.named_parameters()]
     wanted = config.get("lora_target_parameters")
     for name in wanted if isinstance(wanted, list) else []:
-        if not any(parameter.endswith(str(name)) for parameter in parameters):
+        if not any(parameter.endswith(str(name)) for parameter in model.parameters):
             problems.append(f"lora_target_parameters: the model has no parameter {name}")
-    return problems + head_problems(config, model.config.get_text_config())
+    return problems + head_problems(config, model.kv_heads)
 
 
-def head_problems(config: dict[str, Any], text: Any) -> list[str]:
+def head_problems(config: dict[str, Any], heads: int | None) -> list[str]:
     block = config.get("context_parallel")
     size = size_of(block, "size") if isinstance(block, dict) else size_of(config, "context_parallel_size")
-    heads = getattr(text, "num_key_value_heads", None)
     backend = block.get("backend", "auto") if isinstance(block, dict) else "auto"
     if isinstance(heads, int) and size > 1 and backend == "ulysses" and heads % size:
         return [f"context_parallel: Ulysses of {size} does not divide the model's {heads} KV heads"]
@@ -570,6 +608,9 @@ def judge(path: str | Path, *, world_size: int = 1, model_dir: str | None = None
     widen the schema of the next.
     """
     load_framework()
+    if model_dir:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            outline(model_dir)  # remembered here: a child's memory goes with it
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
