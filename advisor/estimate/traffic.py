@@ -1,0 +1,118 @@
+"""Seconds of communication, offload and the optimizer step that compute does not hide."""
+
+from __future__ import annotations
+
+from advisor.estimate.model_sums import ModelSums
+from advisor.estimate.parameters import trainable_parameters
+from advisor.estimate.speed import GIGA, Rates, exchange_seconds, link_bytes
+from advisor.estimate.states import sharding_stage
+from advisor.estimate.types import Software
+from advisor.estimate.work import recomputes
+from advisor.facts.types import ClusterFacts
+from advisor.plan import Plan
+
+
+def layer_communication(
+    sums: ModelSums,
+    plan: Plan,
+    cluster: ClusterFacts,
+    r: Rates,
+    tokens: float,
+    software: Software,
+    training: bool = True,
+) -> float:
+    """Exposed seconds per micro batch of tensor, expert, context and pipeline parallelism on one rank.
+
+    Ring collectives move (n - 1) / n of the data. Tensor parallel: 2 all-reduces of tokens x hidden x 2 bytes
+    per layer and pass (forward, backward, recomputation). Expert parallel: dispatch and combine of tokens x
+    top-k x hidden x 2 bytes per layer and pass. Pipeline: one hop each way.
+    """
+    c = r.constants
+    passes = (3.0 if recomputes(plan) else 2.0) if training else 1.0
+    tensor, layers = plan.tensor_parallel, sums.layers / plan.pipeline_parallel
+    hidden = 2.0 * tokens * sums.hidden
+    seconds = 0.0
+    if tensor > 1:
+        moved = 2 * passes * layers * 2 * (tensor - 1) / tensor * hidden
+        seconds += c.exposed_tensor * moved / link_bytes(cluster, tensor)
+    expert = plan.expert_parallel
+    if expert > 1 and sums.moe_layers:
+        share = sums.moe_layers / plan.pipeline_parallel / tensor
+        moved = 2 * passes * share * hidden
+        seconds += exchange_seconds(cluster, expert, moved, sums.top_k, software.dispatch_once)
+    context = plan.context_parallel
+    if context > 1:
+        moved = passes * layers * (context - 1) * 4.0 * tokens * sums.key_value / tensor
+        seconds += c.exposed_context * moved / link_bytes(cluster, context, tensor)
+    stages = plan.pipeline_parallel
+    if stages > 1:
+        hops = 2 * (software.virtual_stages if training else 1)
+        stride = plan.world_size // stages
+        seconds += c.exposed_context * hops * hidden / tensor / link_bytes(cluster, 2, stride)
+    return seconds
+
+
+def gather_seconds(sums: ModelSums, plan: Plan, cluster: ClusterFacts, training: bool = True) -> float:
+    """Seconds that stage 3 communicates per micro batch, hidden or not: the weights for the forward and again
+    for the backward, and the gradients of what trains.
+
+    DeepSpeed gathers once more for a recomputed forward. The experts of an expert-parallel rank are its own.
+    """
+    data = plan.world_size // (plan.tensor_parallel * plan.pipeline_parallel)
+    if sharding_stage(plan) < 3 or plan.backend != "hf" or data <= 1:
+        return 0.0
+    experts = sums.expert_per_layer * sums.moe_layers
+    held = (sums.total - experts) / plan.tensor_parallel + experts / plan.expert_parallel
+    width = 2.0 if plan.quantization == "none" else 0.6
+    gathers = 1.0
+    if training:
+        gathers = 2.0 if plan.fsdp or not recomputes(plan) else 3.0
+    moved = gathers * width * held
+    if training and plan.tuning == "full":
+        moved += 4.0 * held if plan.param_dtype == "fp32" and plan.fsdp else 2.0 * held
+    return moved * (data - 1) / data / link_bytes(cluster, data, plan.tensor_parallel)
+
+
+def exposed_gathers(gather: float, compute: float, r: Rates) -> float:
+    """What of `gather` seconds shows beside `compute` seconds: a fixed share, and all that compute is too short
+    to hide."""
+    c = r.constants
+    return max(c.exposed_stage3 * gather, gather - c.hidden_stage3 * compute)
+
+
+def _reduction(plan: Plan, cluster: ClusterFacts, local: float, data: int) -> float:
+    """Seconds of the gradient all-reduce (or reduction and gathering of weights) once per step, hidden or not:
+    2 x 2 to 4 bytes per trainable parameter."""
+    if data <= 1 or (sharding_stage(plan) >= 3 and plan.backend == "hf"):
+        return 0.0
+    width = 3.0 if plan.backend == "megatron" else (4.0 if plan.param_dtype == "fp32" else 2.0)
+    moved = 2.0 * width * local * (data - 1) / data
+    return moved / link_bytes(cluster, data, plan.tensor_parallel * plan.context_parallel)
+
+
+def step_parts(
+    sums: ModelSums, plan: Plan, cluster: ClusterFacts, r: Rates, busy: float
+) -> tuple[float, float, float]:
+    """(gradient reduction, offload, optimizer) seconds per optimizer step; `busy`: compute of one micro batch, the
+    last of which the reduction runs beside."""
+    c = r.constants
+    dense, experts = trainable_parameters(sums, plan)
+    replicas = max(plan.data_parallel, 1) * plan.context_parallel
+    model_ranks = plan.tensor_parallel * plan.pipeline_parallel
+    expert_ranks = plan.expert_parallel * plan.expert_tensor_parallel * plan.pipeline_parallel
+    local = dense / model_ranks + experts / expert_ranks
+    sharded = (sharding_stage(plan) > 0 or plan.backend == "megatron") and replicas > 1
+    owned = (dense + experts) / plan.world_size if sharded else local
+    reduction = exposed_gathers(_reduction(plan, cluster, local, replicas), busy, r)
+    if plan.offload == "none":
+        return reduction, 0.0, c.step_bytes * owned / r.memory
+    pcie = c.pcie_gb_s * GIGA
+    node = owned * plan.gpus_per_node
+    away = 6.0 * owned / pcie + node / c.cpu_adam_per_second
+    if plan.offload == "nvme":
+        away += 24.0 * node / (c.nvme_gb_s * GIGA)
+    if plan.offload in ("all", "nvme"):
+        gathers = 3.0 if recomputes(plan) else 2.0
+        held = 2.0 * sums.total / plan.world_size * plan.gradient_accumulation_steps
+        away += gathers * held / pcie
+    return reduction, away, 0.0
