@@ -34,7 +34,6 @@ import difflib
 import functools
 import importlib
 import importlib.util
-import inspect
 import io
 import json
 import math
