@@ -99,7 +99,7 @@ class Flipper:
             yield self._gates(row.framework)
             return
         if rules & set(LIMITS):
-            yield self._raised(rules, row.closest)
+            yield self._raised(rules, row.closest, row.framework)
             yield self._more_gpus(1.0)
             return
         yield self._pins()
@@ -126,11 +126,11 @@ class Flipper:
             rest = tuple(name for name in avoided if name != framework) or None
             yield self._with(f"without --avoid {framework}", avoid=rest)
 
-    def _raised(self, rules: set[str], closest: Candidate | None) -> Iterator[_Try]:
+    def _raised(self, rules: set[str], closest: Candidate | None, framework: str) -> Iterator[_Try]:
         """The limit that this framework's plan would keep, to two digits and rounded up."""
         if closest is None:
             return
-        time = time_of(self.resolved, closest.plan)
+        time = time_of(self.resolved, closest.plan, framework)
         needed = {"max_hours": time.hours, "max_cost": time.cost}
         broken = [field for rule, field in LIMITS.items() if rule in rules]
         limits = {field: _round_up(value) for field in broken if (value := needed[field]) is not None}

@@ -149,7 +149,7 @@ def _rank(
 ) -> tuple[Ranked | None, list[Reason]]:
     scope = scope_of(resolved, rules, candidate, fastest)
     judged = evaluate(policy, scope)
-    time = time_of(resolved, candidate.plan)
+    time = time_of(resolved, candidate.plan, rules.framework)
     refused = [*rejections(judged), *refused_keys(rules, candidate.plan, resolved)]
     if refused:
         return None, [_with_numbers(reason, resolved.request, time) for reason in refused]
@@ -160,7 +160,7 @@ def _rank(
         version=rules.version,
         score=score(judged),
         plan=plan,
-        memory=estimate_memory(resolved.model, plan, resolved.cluster),
+        memory=estimate_memory(resolved.model, plan, resolved.cluster.under(rules.framework)),
         time=time,
         parameters=count_parameters(resolved.model, plan),
         reasons=(*reasons(judged), *plan_reasons(plan, candidate.memory, resolved), *_can(rules, plan)),
@@ -175,9 +175,11 @@ def _rank(
     return row, []
 
 
-def time_of(resolved: Resolved, plan: Plan) -> TimeEstimate:
+def time_of(resolved: Resolved, plan: Plan, framework: str) -> TimeEstimate:
     mean = (resolved.dataset.mean_chars * 0.3 if resolved.dataset else 0) or None
-    return estimate_time(resolved.model, plan, resolved.cluster, resolved.request.samples, mean)
+    cluster = resolved.cluster.under(framework)
+    time = estimate_time(resolved.model, plan, cluster, resolved.request.samples, mean)
+    return time.corrected(cluster.correction.seconds) if cluster.correction else time
 
 
 def _with_numbers(reason: Reason, request: Request, time: TimeEstimate) -> Reason:
@@ -241,7 +243,7 @@ def scope_of(resolved: Resolved, rules: FrameworkRules, candidate: Candidate | N
             "headroom": 1 - memory.total / memory.capacity_gib,
             "fits": memory.fits,
         }
-        time = time_of(resolved, candidate.plan)
+        time = time_of(resolved, candidate.plan, rules.framework)
         roots["time"] = {"hours": time.hours, "cost": time.cost, "slowdown": candidate.seconds / fastest}
     return Scope(**roots)
 

@@ -109,6 +109,7 @@ class Request(BaseModel):
     )
     hub: Literal["hf", "modelscope"] | None = _ask("preferences", "Where models and data come from")
     rules: tuple[str, ...] | None = _ask("preferences", "House rules files")
+    calibration: bool | None = _ask("preferences", "Use what `advisor calibrate` kept of your own runs")
 
     micro_batch_size: int | None = _ask("plan", "Sequences per GPU and pass", ge=1)
     gradient_accumulation_steps: int | None = _ask("plan", "Passes per optimizer step", ge=1)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from advisor.errors import InputError
+from advisor.facts.corrections import Correction, read_corrections
 from advisor.facts.dataset import inspect, methods_served, mismatch
 from advisor.facts.gpus import load_gpu
 from advisor.facts.models import load_model
@@ -145,7 +146,15 @@ def _cluster(filling: _Filling) -> ClusterFacts:
         cpu_memory_source=filling.origins.get("cpu_memory_gib", "given"),
         nvme_gib=filling["nvme_gib"],
         interconnect=filling["interconnect"],
+        corrections=_corrections(filling, gpu.id),
     )
+
+
+def _corrections(filling: _Filling, gpu: str) -> tuple[Correction, ...]:
+    """What `advisor calibrate` kept of the user's runs on this card, unless they are not wanted."""
+    if filling.values.get("calibration") is False:
+        return ()
+    return tuple(c for c in read_corrections().corrections if c.gpu == gpu)
 
 
 def _lengths(filling: _Filling, model: ModelFacts, datasets: tuple[Dataset, ...]) -> None:

@@ -55,8 +55,11 @@ def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
     rules = load_framework(request.framework, version=release) if request.framework else None
     spelled_out = explicit_plan(request, rules)
     resolved, plan = spelled_out.resolved, spelled_out.plan
-    memory = estimate_memory(resolved.model, plan, resolved.cluster, _teacher(request))
-    time = estimate_time(resolved.model, plan, resolved.cluster, resolved.request.samples, _tokens(resolved))
+    cluster = resolved.cluster.under(request.framework)
+    memory = estimate_memory(resolved.model, plan, cluster, _teacher(request))
+    time = estimate_time(resolved.model, plan, cluster, resolved.request.samples, _tokens(resolved))
+    if cluster.correction:
+        time = time.corrected(cluster.correction.seconds)
     versions = {"advisor": __version__} | ({rules.framework: rules.version} if rules else {})
     result = {
         "request": spelled_out.request_dict(),

@@ -17,6 +17,7 @@ COMMANDS = {
     "recommend": ("The advice alone: ranking, reasons, rejections, alternatives.", "advisor.cli.recommend"),
     "estimate": ("Memory, time and cost of one explicit plan.", "advisor.cli.estimate"),
     "check": ("Is a configuration valid, does it fit, what will bite.", "advisor.cli.check"),
+    "calibrate": ("Finished runs against the estimates; keeps a correction.", "advisor.cli.calibrate"),
     "explain": ("What a term, plan field, method or rule means.", "advisor.cli.explain"),
     "models": ("The models of the catalog.", "advisor.cli.catalog"),
     "gpus": ("The GPUs of the catalog.", "advisor.cli.catalog"),

@@ -128,7 +128,7 @@ def _finish(
 ) -> MemoryEstimate:
     host, disk = host_and_disk(s, stage.part)
     checkpoint = checkpoint_bytes(s) / GIB
-    return MemoryEstimate(
+    found = MemoryEstimate(
         moment=stage.alive.moment,
         terms=_terms(stage.alive),
         overhead=stage.range.likely - stage.alive.total / GIB,
@@ -144,6 +144,8 @@ def _finish(
         notes=_notes(s, teacher),
         causes=shares(m, stage.alive, stage.most_buffers) if every else (),
     )
+    known = cluster.correction
+    return found.corrected(known.memory, known.text) if known else found
 
 
 def _notes(s: Setting, teacher: ModelFacts | None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 TERMS = (
@@ -16,6 +16,12 @@ TERMS = (
     "buffers",
 )
 """The terms alive at the worst moment; their sum is `allocated`."""
+
+
+CORRECTED = "Corrected by your runs"
+"""How the note begins that every corrected figure carries."""
+OUTSIDE_PYTORCH = ("cuda-context", "communicators")
+"""Causes that no counter of PyTorch's includes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,30 @@ class MemoryEstimate:
     notes: tuple[str, ...] = ()
     causes: tuple[CauseShare, ...] = ()
     """Why low and high differ, the largest cause first."""
+
+    def shown(self, counter: str) -> float:
+        """The part of the figure that a counter shows: `allocated` and `reserved` are PyTorch's, `device` is what
+        nvidia-smi shows. Needs the causes."""
+        if counter == "allocated":
+            return self.allocated
+        outside = sum(cause.likely_gib for cause in self.causes if cause.name in OUTSIDE_PYTORCH)
+        return self.total - (outside if counter == "reserved" else 0.0)
+
+    def corrected(self, factor: float, note: str) -> MemoryEstimate:
+        """Everything that is not exact arithmetic times a measured factor, with the note that says so."""
+        stages = tuple(
+            {name: size if name == "state" else size * factor for name, size in stage.items()}
+            for stage in self.stages
+        )
+        return replace(
+            self,
+            terms={name: size * factor for name, size in self.terms.items()},
+            overhead=self.overhead * factor,
+            low=self.low * factor,
+            high=self.high * factor,
+            stages=stages,
+            notes=(*self.notes, note),
+        )
 
     @property
     def allocated(self) -> float:
@@ -157,3 +187,21 @@ class TimeEstimate:
     high: float | None
     reason: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    def corrected(self, factor: float | None) -> TimeEstimate:
+        """As the user's own runs have shown it: `factor` times as long."""
+        if factor is None:
+            return self
+
+        def times(value: float | None) -> float | None:
+            return None if value is None else value * factor
+
+        return replace(
+            self,
+            tokens_per_second=None if self.tokens_per_second is None else self.tokens_per_second / factor,
+            hours=times(self.hours),
+            gpu_hours=times(self.gpu_hours),
+            cost=times(self.cost),
+            low=times(self.low),
+            high=times(self.high),
+        )

@@ -6,8 +6,10 @@ Memory: GiB = 2^30 bytes; GB = 10^9 bytes; the unit is in each name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from advisor.facts.corrections import Correction
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +137,19 @@ class ClusterFacts:
     cpu_memory_source: str
     nvme_gib: float = 0.0
     interconnect: str = "infiniband"
+    corrections: tuple[Correction, ...] = ()
+    """What the user's own runs on this card say about the estimates, one for each framework."""
+    correction: Correction | None = None
+    """The one that applies: of the framework that is being estimated."""
 
     @property
     def world_size(self) -> int:
         return self.gpus_per_node * self.nodes
+
+    def under(self, framework: str | None) -> ClusterFacts:
+        """The same cluster as one framework's runs have shown it."""
+        found = next((c for c in self.corrections if c.framework == framework), None)
+        return replace(self, correction=found) if found is not self.correction else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,14 +84,23 @@ class Searcher:
         }
         self.examined = 0
         self._known: dict[Plan, Candidate] = {}
+        self._cluster = resolved.cluster
+        self._stores: dict[str, dict[Plan, Candidate]] = {"": self._known}
 
     @property
     def estimated(self) -> int:
         """Different plans among those examined."""
-        return len(self._known)
+        return sum(len(known) for known in self._stores.values())
+
+    def _look_at(self, framework: str) -> None:
+        """Estimates are shared between frameworks but for those that the user's own runs correct."""
+        self._cluster = self.resolved.cluster.under(framework)
+        own = framework if self._cluster.correction else ""
+        self._known = self._stores.setdefault(own, {})
 
     def search(self, rules: FrameworkRules) -> Found:
         """The best plan of one framework, trying the tunings in order."""
+        self._look_at(rules.framework)
         before = self.examined
         refusals: list[Reason] = []
         closest: Candidate | None = None
@@ -288,7 +297,7 @@ class Searcher:
         self.examined += 1
         found = self._known.get(plan)
         if found is None:
-            cluster = self.resolved.cluster
+            cluster = self._cluster
             memory = estimate_memory(self.model, plan, cluster, all_stages=False)
             # A card without a known speed: plans are then told apart by how simple they are.
             step = seconds_per_step(self.model, plan, cluster) or 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from advisor.advise import Advice, Ranked, Rejected
 from advisor.alternatives import gpus_text
-from advisor.estimate.types import TERMS
+from advisor.estimate.types import CORRECTED, TERMS
 from advisor.plan import Plan
 from advisor.planner.search import describe
 from advisor.reverse import Answer
@@ -149,6 +149,7 @@ def _best(row: Ranked, verbose: bool) -> str:
         f"{row.title} {row.version}: trains {count.trainable:,} of {count.total:,} parameters "
         f"({share:.3g} %)",
         _wrap(f"Memory peaks at the {row.memory.moment}: {_terms(row)}"),
+        *(_wrap(note) for note in row.memory.notes if note.startswith(CORRECTED)),
         *(_wrap(_reason(reason, verbose)) for reason in shown),
     ]
     if verbose and row.memory.causes:

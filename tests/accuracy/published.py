@@ -10,14 +10,10 @@ from typing import NamedTuple
 
 from advisor.errors import AdvisorError
 from advisor.estimate.memory import estimate_memory
-from advisor.estimate.types import MemoryEstimate
 from tests.accuracy.published_filter import Row, published_gib, shows, why_loose
 from tests.accuracy.published_request import Unsayable, explicit_of
 
 ROWS = Path(__file__).with_name("published.csv")
-
-OUTSIDE_PYTORCH = ("cuda-context", "communicators")
-"""Causes that no counter of PyTorch's includes."""
 
 OLD_BITSANDBYTES = (
     "bitsandbytes 0.41 keeps the input of every quantized linear for backward (`ctx.tensors = (A, B)` in its "
@@ -56,15 +52,6 @@ def read_rows() -> list[Row]:
         return list(csv.DictReader(lines))
 
 
-def _figure(estimate: MemoryEstimate, row: Row) -> float:
-    """The part of the estimate that the row's counter shows."""
-    kind = shows(row)
-    if kind == "allocated":
-        return estimate.allocated
-    outside = sum(c.likely_gib for c in estimate.causes if c.name in OUTSIDE_PYTORCH)
-    return estimate.total - (outside if kind == "reserved" else 0.0)
-
-
 @cache
 def compared() -> tuple[tuple[Compared, ...], tuple[tuple[Row, str], ...]]:
     """(rows that a plan can say, the others with the reason)."""
@@ -80,7 +67,7 @@ def compared() -> tuple[tuple[Compared, ...], tuple[tuple[Row, str], ...]]:
             continue
         found.append(
             Compared(
-                row, why_loose(row), _figure(estimate, row), estimate.low, estimate.high, estimate.total,
+                row, why_loose(row), estimate.shown(shows(row)), estimate.low, estimate.high, estimate.total,
                 published_gib(row),
             )
         )  # fmt: skip
