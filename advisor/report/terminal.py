@@ -151,6 +151,7 @@ def _best(row: Ranked, verbose: bool) -> str:
         _wrap(f"Memory peaks at the {row.memory.moment}: {_terms(row)}"),
         *(_wrap(note) for note in row.memory.notes if note.startswith(CORRECTED)),
         *(_wrap(_reason(reason, verbose)) for reason in shown),
+        _wrap(f"Proven for this combination: {proven_text(row.evidence)}"),
     ]
     if verbose and row.memory.causes:
         lines.append(_causes([cause.as_dict() for cause in row.memory.causes]))
@@ -161,6 +162,21 @@ def _best(row: Ranked, verbose: bool) -> str:
         more = len(row.reasons) - len(shown)
         lines.append(f"({f'{more} more reasons and the' if more else 'The'} sources: --verbose)")
     return "\n".join(lines)
+
+
+def proven_text(evidence: Mapping[str, Any]) -> str:
+    """What was proven, with release and date, or that nothing was."""
+    words = {"parsed": "its parser accepts it", "ran_cpu": "trained on a CPU", "ran_gpu": "trained on a GPU"}
+    said = [
+        f"{text} ({proof['version']}, {proof['date']}{', some values have changed since' if proof['stale'] else ''})"
+        for kind, text in words.items()
+        if (proof := evidence.get(kind))
+    ]
+    nearest = evidence.get("nearest")
+    if nearest:
+        changed = ", ".join(f"{name} {v['run']} for {v['plan']}" for name, v in nearest["differs"].items())
+        said.append(f"the nearest run had {changed} ({nearest['version']}, {nearest['date']})")
+    return "; ".join(said) or "nothing yet"
 
 
 def _terms(row: Ranked) -> str:
