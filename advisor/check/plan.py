@@ -180,7 +180,8 @@ def weigh(gathered: Gathered, request: Request, read: Read, rules: FrameworkRule
     found += _refusals(rules, plan, resolved)
     memory = None
     if not any(finding.kind == "legality" for finding in found):
-        memory = estimate_memory(resolved.model, plan, resolved.cluster, _teacher(gathered, request))
+        cluster = resolved.cluster.under(rules.framework)
+        memory = estimate_memory(resolved.model, plan, cluster, _teacher(gathered, request))
         found += _fit(memory)
     return Meant((*found, *bites), memory, resolved.model.id, resolved.cluster.gpu.id)
 

@@ -84,9 +84,12 @@ def _stage(
     is allocated (of equals the earliest)."""
     extra = extras(s, part, teacher, cluster.gpu_memory_gib, s.plan.rollout_sleep)
     alive = [*moments(s, part, extra), *other_moments(s, part, extra)]
-    buffers = max(moment.buffers for moment in alive if moment.moment in STREAMED)
-    bounds = spread(m, alive, buffers)
-    return _Stage(max(alive, key=lambda moment: moment.total), part, bounds, buffers)
+    buffers = 0.0
+    for moment in alive:
+        if moment.moment in STREAMED and moment.buffers > buffers:
+            buffers = moment.buffers
+    bounds, peak = spread(m, alive, buffers)
+    return _Stage(peak, part, bounds, buffers)
 
 
 def _terms(alive: Alive) -> dict[str, float]:

@@ -90,19 +90,21 @@ def _bases(alive: Alive, most_buffers: float) -> tuple[float, ...]:
     return 1.0, dynamic, gathered, allocated, alive.logits / GIB, allocated - dynamic
 
 
-def spread(m: Margins, alive: Sequence[Alive], most_buffers: float) -> Range:
-    """The range of a step: low, likely and high are each the largest of all its moments. Written out basis by
-    basis: a search does this some ten thousand times."""
+def spread(m: Margins, alive: Sequence[Alive], most_buffers: float) -> tuple[Range, Alive]:
+    """The range of a step and the moment at which most is allocated (of equals the earliest): low, likely and high
+    are each the largest of all moments. Written out basis by basis, in bytes: a search does this some ten thousand
+    times."""
     gib, dyn, gat, alo, log, sta, _ = m.likely
     _, dyn_b, gat_b, alo_b, log_b, sta_b, tot_b = m.below
     gib_a, dyn_a, gat_a, alo_a, log_a, sta_a, tot_a = m.above
-    most = low = high = 0.0
+    gib *= GIB
+    gib_a *= GIB * GIB
+    most = low = high = top = 0.0
+    peak = alive[0]
     for moment in alive:
-        buffers = moment.buffers / GIB
-        logits = moment.logits / GIB
-        dynamic = moment.activations / GIB + logits + buffers
-        total = moment.total / GIB
-        gathered = max(most_buffers / GIB - buffers, 0.0)
+        buffers, logits, total = moment.buffers, moment.logits, moment.total
+        dynamic = moment.activations + logits + buffers
+        gathered = most_buffers - buffers if most_buffers > buffers else 0.0
         static = total - dynamic
         likely = total + gib + dyn * dynamic + gat * gathered + alo * total + log * logits + sta * static
         d2, g2, t2, l2, s2, y2 = (
@@ -111,16 +113,22 @@ def spread(m: Margins, alive: Sequence[Alive], most_buffers: float) -> Range:
         )  # fmt: skip
         below = dyn_b * d2 + gat_b * g2 + alo_b * t2 + log_b * l2 + sta_b * s2 + tot_b * y2
         above = gib_a + dyn_a * d2 + gat_a * g2 + alo_a * t2 + log_a * l2 + sta_a * s2 + tot_a * y2
-        most = max(most, likely)
-        low = max(low, likely - gib - sqrt(below))
-        high = max(high, likely + sqrt(above))
-    return Range(most, low, high)
+        least, utmost = likely - gib - sqrt(below), likely + sqrt(above)
+        if total > top:
+            top, peak = total, moment
+        if likely > most:
+            most = likely
+        if least > low:
+            low = least
+        if utmost > high:
+            high = utmost
+    return Range(most / GIB, low / GIB, high / GIB), peak
 
 
 def shares(m: Margins, alive: Alive, most_buffers: float) -> tuple[CauseShare, ...]:
     """Each cause at one moment, the largest first; causes that change nothing are left out."""
     sizes = dict(zip(BASES, _bases(alive, most_buffers), strict=False))
-    sizes["total"] = spread(m, (alive,), most_buffers).likely
+    sizes["total"] = spread(m, (alive,), most_buffers)[0].likely
     found: list[CauseShare] = []
     for cause, times in m.causes:
         size = times * sizes["gib" if cause.basis == "gib_per_group" else cause.basis]

@@ -49,7 +49,7 @@ def test_a_cause_that_is_not_in_order_is_refused(wrong: dict[str, object]) -> No
 
 def test_one_moment_by_hand() -> None:
     """One card, packed: 10 GiB of states and 5 of activations."""
-    found = spread(_margins(lora(packing=True)), [_moment(weights=10, activations=5)], 0.0)
+    found, _ = spread(_margins(lora(packing=True)), [_moment(weights=10, activations=5)], 0.0)
     by_name = {cause.name: cause for cause in memory_causes()}
     context, kernels = by_name["cuda-context"], by_name["kernels"]
     pieces, states, rest = by_name["fragmentation"], by_name["states"], by_name["unexplained"]
@@ -70,8 +70,9 @@ def test_each_bound_is_the_largest_of_all_moments() -> None:
     """States are nearly certain, activations are not: the higher figure need not have the highest bound."""
     margin = _margins(lora(packing=True))
     sure, unsure = _moment(weights=50), _moment(activations=49)
-    apart = [spread(margin, [moment], 0.0) for moment in (sure, unsure)]
-    both = spread(margin, [sure, unsure], 0.0)
+    apart = [spread(margin, [moment], 0.0)[0] for moment in (sure, unsure)]
+    both, peak = spread(margin, [unsure, sure], 0.0)
+    assert peak is sure
     assert apart[1].high > apart[0].high
     assert apart[0].low > apart[1].low
     assert (both.likely, both.low, both.high) == (
@@ -82,7 +83,7 @@ def test_each_bound_is_the_largest_of_all_moments() -> None:
 def test_buffers_of_other_streams_stay_reserved() -> None:
     margin = _margins(full(gpus_per_node=8, fsdp=True, zero_stage=3))
     moment = _moment(weights=10, buffers=1)
-    alone, beside = spread(margin, [moment], 1 * GIB), spread(margin, [moment], 4 * GIB)
+    alone, beside = (spread(margin, [moment], size * GIB)[0] for size in (1, 4))
     assert beside.likely - alone.likely == pytest.approx(3)
 
 
