@@ -14,6 +14,7 @@ from advisor.errors import InputError
 from advisor.estimate.types import MemoryEstimate
 from advisor.flips import with_flips
 from advisor.judging import Ranked, Rejected, evidence_of, parameters_dict, search_all, time_dict
+from advisor.pareto import Point, pareto
 from advisor.planner.search import Searcher, describe
 from advisor.request import Request, parse_request
 from advisor.resolve import Resolved, resolve
@@ -67,6 +68,8 @@ class Advice:
     alternatives: tuple[Alternative, ...]
     warnings: tuple[str, ...]
     versions: Mapping[str, str]
+    pareto: tuple[Point, ...] | None = None
+    """Cost against time, where asked for."""
     reverse: Answer | None = None
     """The answer to --minimize or --what-fits: the rest of the advice is for what it chose."""
 
@@ -79,6 +82,7 @@ class Advice:
         if self.reverse:
             # As an answers file the request gives this plan again, so it holds the answer, not the question.
             del request[self.reverse.question]
+        request.pop("pareto", None)
         return {
             "request": request,
             "model": model_dict(self.resolved),
@@ -88,7 +92,16 @@ class Advice:
             "alternatives": [row.as_dict() for row in self.alternatives],
             "warnings": list(self.warnings),
             "versions": dict(self.versions),
-        } | ({self.reverse.question: self.reverse.as_dict()} if self.reverse else {})
+        } | self._asked()
+
+    def _asked(self) -> dict[str, Any]:
+        """What only some requests ask for."""
+        found: dict[str, Any] = {}
+        if self.reverse:
+            found[self.reverse.question] = self.reverse.as_dict()
+        if self.pareto is not None:
+            found["pareto"] = [point.as_dict() for point in self.pareto]
+        return found
 
 
 def advise(request: Request) -> Advice:
@@ -103,7 +116,10 @@ def advise(request: Request) -> Advice:
     if request.framework and request.framework_version:
         versions[request.framework] = request.framework_version
     warnings = (*_warnings(resolved), *_unknown_limits(resolved, ranking))
-    return Advice(resolved, tuple(ranking), tuple(rejected), alternatives, warnings, versions, reverse)
+    points = pareto(request, policy) if request.pareto else None
+    return Advice(
+        resolved, tuple(ranking), tuple(rejected), alternatives, warnings, versions, points, reverse
+    )
 
 
 def explain(advice: Advice) -> Advice:

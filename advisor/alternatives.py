@@ -193,7 +193,13 @@ def _card(resolved: Resolved) -> Iterator[Change]:
     cards = [gpu for gpu in map(load_gpu, LARGER_GPUS) if gpu.memory_gib > now.gpu_memory_gib]
     for further, card in enumerate(cards):
         yield _change(
-            "card", f"{card.id} instead of {now.gpu.id}", further / 2, gpu=card.id, gpu_memory_gib=None
+            "card",
+            f"{card.id} instead of {now.gpu.id}",
+            further / 2,
+            gpu=card.id,
+            gpu_memory_gib=None,
+            price_per_gpu_hour=None,
+            price_source=None,
         )
 
 

@@ -88,6 +88,11 @@ class Request(BaseModel):
 
     max_hours: float | None = _ask("limits", "Longest training time, hours", gt=0)
     max_cost: float | None = _ask("limits", "Highest cost, USD", gt=0)
+    price_per_gpu_hour: float | None = _ask(
+        "limits", "USD that one GPU costs an hour, instead of the catalog's indicative price", gt=0
+    )
+    price_source: str | None = _ask("limits", "Where that price is from; shown beside it")
+    pareto: bool | None = _ask("limits", "Also show cost against time over GPU counts and other cards")
     minimize: Literal["gpus", "hours", "cost"] | None = _ask(
         "limits", "Fewest GPUs that do it, or least hours or cost up to the given cluster"
     )

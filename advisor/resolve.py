@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +13,7 @@ from advisor.facts.corrections import Correction, read_corrections
 from advisor.facts.dataset import inspect, methods_served, mismatch
 from advisor.facts.gpus import load_gpu
 from advisor.facts.models import load_model
-from advisor.facts.types import ClusterFacts, Dataset, ModelFacts
+from advisor.facts.types import ClusterFacts, Dataset, GpuFacts, ModelFacts
 from advisor.paths import rules_root
 from advisor.plan import ONLINE_RL
 from advisor.request import Request, parse_request
@@ -123,7 +123,7 @@ def usual_method(served: tuple[str, ...]) -> str:
 
 
 def _cluster(filling: _Filling) -> ClusterFacts:
-    gpu = load_gpu(str(filling["gpu"]))
+    gpu = _priced(load_gpu(str(filling["gpu"])), filling.values)
     filling.put("gpu", gpu.id, "")
     filling.put("nodes", 1, "default: one machine")
     several = filling["nodes"] > 1
@@ -155,6 +155,18 @@ def _corrections(filling: _Filling, gpu: str) -> tuple[Correction, ...]:
     if filling.values.get("calibration") is False:
         return ()
     return tuple(c for c in read_corrections().corrections if c.gpu == gpu)
+
+
+def _priced(gpu: GpuFacts, values: Mapping[str, Any]) -> GpuFacts:
+    """The card at the user's price, where they named one."""
+    price = values.get("price_per_gpu_hour")
+    if price is None:
+        if "price_source" in values:
+            raise InputError(
+                "price_source", "says where a price is from; pass --price-per-gpu-hour X with it"
+            )
+        return gpu
+    return replace(gpu, usd_per_gpu_hour=price, price_source=values.get("price_source") or "as given")
 
 
 def _lengths(filling: _Filling, model: ModelFacts, datasets: tuple[Dataset, ...]) -> None:

@@ -26,6 +26,30 @@ def read_request(answers: str | None, flags: dict[str, Any]) -> tuple[Request, d
     return request, request.given()
 
 
+def live_prices_option(command: Any) -> Any:
+    return click.option(
+        "--live-prices",
+        is_flag=True,
+        help="Ask price lists on the network for the card's price (extra: prices). Nothing else asks the network.",
+    )(command)
+
+
+def with_live_price(request: Request) -> Request:
+    """The request at today's price of its card, which then stands in its answers."""
+    from advisor.errors import InputError
+    from advisor.facts.gpus import load_gpu
+    from advisor.prices import live_price
+
+    if request.gpu is None:
+        raise InputError("gpu", "not given; pass --gpu")
+    if request.price_per_gpu_hour is not None:
+        raise InputError("live_prices", "contradicts --price-per-gpu-hour; pass one of them")
+    gpu = load_gpu(request.gpu)
+    found = live_price(gpu, request.gpus_per_node or gpu.gpus_per_node)
+    price = {"price_per_gpu_hour": found.usd_per_gpu_hour, "price_source": found.source}
+    return parse_request({**request.given(), **price})
+
+
 def interactive() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 

@@ -48,7 +48,7 @@ def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
     from advisor.rules import load_framework
 
     check_names(request)
-    for field in ("minimize", "what_fits"):
+    for field in ("minimize", "what_fits", "pareto"):
         if getattr(request, field):
             raise InputError(field, "an estimate is of one plan and searches nothing; use advisor recommend")
     release = request.framework_version

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from advisor.cli.common import OUTPUTS, print_data, read_request
+from advisor.cli.common import OUTPUTS, live_prices_option, print_data, read_request, with_live_price
 from advisor.cli.options import request_options
 
 
@@ -15,8 +15,11 @@ from advisor.cli.options import request_options
 @click.option("--output", type=OUTPUTS, default="text", show_default=True, help="Form of the advice.")
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
 @click.option("--verbose", is_flag=True, help="Every reason.")
+@live_prices_option
 @request_options
-def recommend(answers: str | None, output: str, quiet: bool, verbose: bool, **flags: Any) -> int:
+def recommend(
+    answers: str | None, output: str, quiet: bool, verbose: bool, live_prices: bool, **flags: Any
+) -> int:
     """Rank the six frameworks for a request, with the plan each would run, and say why not the others.
 
     Exit code 3: nothing fits, or the pinned framework cannot do it; the nearest feasible requests follow.
@@ -24,6 +27,8 @@ def recommend(answers: str | None, output: str, quiet: bool, verbose: bool, **fl
     from advisor.advise import advise, explain
 
     request, _ = read_request(answers, flags)
+    if live_prices:
+        request = with_live_price(request)
     advice = explain(advise(request))
     if output == "text":
         from advisor.report.terminal import show

@@ -61,7 +61,7 @@ def advice_schema() -> JsonSchema:
         "warnings": TEXTS,
         "versions": _versions(),
     }
-    reverse = {"minimize": _reverse(), "what_fits": _reverse()}
+    reverse = {"minimize": _reverse(), "what_fits": _reverse(), "pareto": _array(_point())}
     return {"$schema": DRAFT, "title": "Advice", **_object(keys, reverse)}
 
 
@@ -226,6 +226,16 @@ def _ranked() -> JsonSchema:
         "warnings": TEXTS,
     }
     return _object(keys, {"unseated_by": TEXTS})
+
+
+def _point() -> JsonSchema:
+    """One way to do it in `pareto`, fastest first."""
+    where = {"gpu": TEXT, "nodes": COUNT, "gpus_per_node": COUNT}
+    keys = {
+        **where, "framework": TEXT, "plan": TEXT, "gib_per_gpu": NUMBER, "hours": NUMBER, "cost": NUMBER,
+        "price_source": TEXT, "dominated_by": _or_null(_object(where)),
+    }  # fmt: skip
+    return _object(keys)
 
 
 def _reverse() -> JsonSchema:

@@ -7,6 +7,7 @@ published) x what training's products reach of that.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from advisor.estimate.types import Software
 from advisor.facts.speed import SpeedConstants, speed_facts
@@ -43,19 +44,30 @@ def rates(cluster: ClusterFacts, plan: Plan, software: Software, tflops: float) 
     attention = min(share x nominal, ceiling): FlashAttention-2 does not use the matrix instructions that came
     after Ampere. Megatron-LM goes through cuDNN. Valid for 16-bit and fp8 training on GPUs.
     """
-    facts = speed_facts()
-    c, gpu = facts.constants, cluster.gpu
-    nominal = tflops * TERA
-    matmul = nominal * facts.matmul.get(gpu.id, c.matmul_share_unknown) * c.gemm_share
-    if plan.precision == "fp32":
-        matmul *= FP32_SHARE
-    memory = (gpu.bandwidth_gb_s or DEFAULT_BANDWIDTH_GB_S) * GIGA
-    attention = min(nominal * c.attention_share, c.attention_most_tflops * TERA)
-    if software.flash3 or (plan.backend == "megatron" and float(gpu.compute_capability or 0) >= HOPPER):
-        attention = max(attention, nominal * c.attention3_share)
-    if plan.attention == "sdpa":
-        attention *= c.sdpa_share
+    gpu = cluster.gpu
+    newer = plan.backend == "megatron" and float(gpu.compute_capability or 0) >= HOPPER
     fp8 = plan.precision == "fp8" and gpu.supports_fp8
+    return _rates(
+        gpu.id, tflops, gpu.bandwidth_gb_s, plan.precision == "fp32", fp8, software.flash3 or newer,
+        plan.attention == "sdpa",
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _rates(
+    gpu: str, tflops: float, bandwidth: float | None, fp32: bool, fp8: bool, newer: bool, sdpa: bool
+) -> Rates:
+    facts = speed_facts()
+    c, nominal = facts.constants, tflops * TERA
+    matmul = nominal * facts.matmul.get(gpu, c.matmul_share_unknown) * c.gemm_share
+    if fp32:
+        matmul *= FP32_SHARE
+    memory = (bandwidth or DEFAULT_BANDWIDTH_GB_S) * GIGA
+    attention = min(nominal * c.attention_share, c.attention_most_tflops * TERA)
+    if newer:
+        attention = max(attention, nominal * c.attention3_share)
+    if sdpa:
+        attention *= c.sdpa_share
     return Rates(
         c, matmul, matmul * (c.fp8_speedup if fp8 else 1.0), attention, memory * c.memory_share,
         c.few_ratio * nominal / memory,

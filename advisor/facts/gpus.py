@@ -127,7 +127,7 @@ def _price(gpu: str) -> tuple[float | None, str | None]:
         return None, None
     row = min(rows, key=lambda cloud: cloud["usd_per_gpu_hour"])
     where = " ".join(row[key] for key in ("provider", "instance", "region") if key in row)
-    when = f", {row['date']}" if "date" in row else ""
+    when = f", {row.get('date', _catalog()['checked'])}"
     return row["usd_per_gpu_hour"], f"{where}, on demand, indicative{when}; {row['source']}"
 
 

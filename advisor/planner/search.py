@@ -114,6 +114,7 @@ class Searcher:
             if near and (closest is None or near.memory.excess < closest.memory.excess):
                 closest = near
         if closest is not None:
+            closest = replace(closest, seconds=self._seconds(closest.plan))
             refusals.append(_too_big(closest))
         # One rule breaks for many layouts, each with its own numbers: the first is shown.
         first = {reason.rule: reason for reason in reversed(refusals)}
@@ -299,10 +300,15 @@ class Searcher:
         if found is None:
             cluster = self._cluster
             memory = estimate_memory(self.model, plan, cluster, all_stages=False)
-            # A card without a known speed: plans are then told apart by how simple they are.
-            step = seconds_per_step(self.model, plan, cluster) or 1.0
-            found = self._known[plan] = Candidate(plan, memory, step / plan.global_batch_size)
+            # What does not fit is compared by its size alone.
+            seconds = 0.0 if memory.fits == "no" else self._seconds(plan)
+            found = self._known[plan] = Candidate(plan, memory, seconds)
         return found
+
+    def _seconds(self, plan: Plan) -> float:
+        """Per sequence. A card without a known speed: plans are then told apart by how simple they are."""
+        step = seconds_per_step(self.model, plan, self._cluster) or 1.0
+        return step / plan.global_batch_size
 
     def _no_layout(self, rules: FrameworkRules, skeleton: Skeleton) -> list[Reason]:
         """Why no layout of an open cell is left: broken divisibility, or layouts the framework lacks."""

@@ -10,6 +10,8 @@ from typing import Any
 from advisor.advise import Advice, Ranked, Rejected
 from advisor.alternatives import gpus_text
 from advisor.estimate.types import CORRECTED, TERMS
+from advisor.facts.types import GpuFacts
+from advisor.pareto import Point
 from advisor.plan import Plan
 from advisor.planner.search import describe
 from advisor.reverse import Answer
@@ -24,6 +26,8 @@ def show(advice: Advice, *, verbose: bool) -> str:
     blocks = [_asked(advice, verbose)]
     if advice.reverse:
         blocks.append(_reverse(advice.reverse))
+    if advice.pareto is not None:
+        blocks.append(_pareto(advice.pareto))
     if advice.ranking:
         blocks.append(_ranking(advice.ranking))
         blocks.append(_best(advice.ranking[0], verbose))
@@ -59,6 +63,12 @@ def _asked(advice: Advice, verbose: bool) -> str:
         f"Cluster  {cluster.nodes} x {cluster.gpus_per_node} {cluster.gpu.name}, "
         f"{cluster.gpu_memory_gib:.1f} GiB each, {cluster.cpu_memory_gib:.0f} GiB of host memory a node",
     ]
+    if cluster.gpu.usd_per_gpu_hour is not None:
+        lines.append(
+            _wrap(
+                f"Price    {cluster.gpu.usd_per_gpu_hour:.2f} USD a GPU hour ({_short(cluster.gpu)})", " " * 9
+            )
+        )
     for dataset in resolved.datasets:
         rows = f"{dataset.rows} rows of {dataset.format}" if dataset.local else "on a hub, not read"
         lines.append(f"Data     {dataset.path} ({rows})")
@@ -68,6 +78,30 @@ def _asked(advice: Advice, verbose: bool) -> str:
     ]
     lines.append(_wrap("Assumed  " + "; ".join(defaults), "         "))
     return "\n".join(lines)
+
+
+def _short(gpu: GpuFacts) -> str:
+    """Where the price is from and when; the catalog's document stands in JSON."""
+    return (gpu.price_source or "").split(";")[0]
+
+
+def _pareto(points: Sequence[Point]) -> str:
+    """Every way that was planned, fastest first; those that no other beats in time and cost are starred."""
+    head = ("", "GPUs", "framework", "plan", "time", "USD", "beaten by")
+    body = [
+        (
+            "*" if point.dominated_by is None else "",
+            point.name,
+            point.framework,
+            point.plan,
+            duration(point.hours),
+            f"{point.cost:,.2f}" if point.cost < 100 else f"{point.cost:,.0f}",
+            "" if point.dominated_by is None else point.dominated_by.name,
+        )
+        for point in points
+    ]
+    title = "Cost against time (prices are indicative; * nothing here is both as fast and as cheap)"
+    return f"{title}\n{table([head, *body])}" if body else "Cost against time: nothing fits"
 
 
 def _reverse(answer: Answer) -> str:

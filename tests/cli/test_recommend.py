@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -188,3 +190,24 @@ def test_what_would_unseat_the_first_is_said(run: Advisor) -> None:
     rows = run("recommend", *BASE, "--output", "json").json()["ranking"]
     assert rows[0]["unseated_by"]
     assert all("unseated_by" not in row for row in rows[1:])
+
+
+def test_cost_against_time_is_shown(run: Advisor) -> None:
+    asked = ["recommend", *BASE, "--gpus-per-node", "2", "--samples", "20000", "--pareto"]
+    text = run(*asked)
+    assert text.code == 0
+    assert "Cost against time" in text.out
+    assert "indicative" in text.out
+    points = json.loads(run(*asked, "--output", "json").out)["pareto"]
+    assert {point["gpus_per_node"] for point in points if point["gpu"] == "h100-sxm"} == {1, 2}
+
+
+def test_live_prices_need_the_extra(run: Advisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gpuhunt", None)
+    told = run("recommend", *BASE, "--live-prices")
+    assert told.code == 2
+    assert told.err.startswith("advisor: live_prices: needs the extra")
+    assert len(told.err.strip().splitlines()) == 1
+    both = run("recommend", *BASE, "--live-prices", "--price-per-gpu-hour", "2")
+    assert both.code == 2
+    assert "contradicts" in both.err
