@@ -597,7 +597,8 @@ def load_framework() -> None:
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.filterwarnings("ignore")
         import axolotl.utils.config
-        import axolotl.utils.distributed  # noqa: F401
+        import axolotl.utils.distributed
+        import deepspeed.runtime.config  # noqa: F401
 
 
 def judge(path: str | Path, *, world_size: int = 1, model_dir: str | None = None) -> list[str]:
