@@ -596,8 +596,6 @@ def load_framework() -> None:
     """Import once, in the parent: the children that judge inherit it."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.filterwarnings("ignore")
-        import axolotl.utils.config
-        import axolotl.utils.distributed
         import deepspeed.runtime.config  # noqa: F401
 
 

@@ -676,9 +676,6 @@ def load_framework() -> None:
     """Import once, in the parent: the children that judge inherit it."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.filterwarnings("ignore")
-        import deepspeed.runtime.config
-        import llamafactory.data.template
-        import llamafactory.hparams.parser
         import transformers.integrations.integration_utils  # noqa: F401
 
 

@@ -24,6 +24,7 @@ from advisor.rules.types import (
     Limit,
     Match,
     Only,
+    Proof,
     Reason,
     Release,
     Trap,
@@ -106,6 +107,8 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
         built["match"] = {field: tuple(values) for field, values in row["match"].items()}
     if "values" in row:
         built["values"] = tuple(row["values"])
+    if "proof" in row:
+        built["proof"] = tuple(Proof(**proof) for proof in row["proof"])
     return built
 
 

@@ -30,6 +30,7 @@ from advisor.rules.names import (
 from advisor.rules.source import Node
 
 EVIDENCE_KINDS = ("source", "docs", "issue", "parsed", "ran_cpu", "ran_gpu", "measured")
+PROOF_KINDS = ("absent", "contains", "refused", "withheld")
 EFFECTS = ("require", "forbid", "prefer", "avoid", "warn")
 WEIGHTED = ("prefer", "avoid")
 _ID = re.compile(r"[a-z0-9]+(?:[.+-]+[a-z0-9+]+)*")
@@ -120,7 +121,7 @@ class _FrameworkReader:
         }
 
     def capability(self, node: Node) -> Document:
-        row, entries = self.start(node, ("match", "value", "because"), ("partial", "note"))
+        row, entries = self.start(node, ("match", "value", "because"), ("partial", "note", "proof"))
         partial = entries["partial"].boolean() if "partial" in entries else False
         if partial and "note" not in entries:
             entries["partial"].fail("a partial capability needs a note that says what is missing")
@@ -130,16 +131,18 @@ class _FrameworkReader:
             "because": entries["because"].text(),
             "partial": partial,
             "note": entries["note"].text() if "note" in entries else "",
+            "proof": proofs_of(entries),
         }
 
     def only(self, node: Node) -> Document:
-        row, entries = self.start(node, ("field", "values", "because"), ("match",))
+        row, entries = self.start(node, ("field", "values", "because"), ("match", "proof"))
         field = entries["field"].choice(PLAN_FIELDS)
         return row | {
             "field": field,
             "values": values_of(entries["values"], field),
             "match": match_of(entries["match"]) if "match" in entries else {},
             "because": entries["because"].text(),
+            "proof": proofs_of(entries),
         }
 
     def limit(self, node: Node) -> Document:
@@ -195,6 +198,28 @@ def _bound(node: Node | None) -> str:
     if not _RELEASE.fullmatch(text):
         node.fail(f"expected a release like 1.16.0, found {text!r}")
     return text
+
+
+def proofs_of(entries: Mapping[str, Node]) -> list[Document]:
+    """What a machine can look up to see that a row which marks something absent is right."""
+    return [_proof(node) for node in entries["proof"].items()] if "proof" in entries else []
+
+
+def _proof(node: Node) -> Document:
+    if "kind" not in dict(node.entries()):
+        node.fail(f"a proof needs a kind: {', '.join(PROOF_KINDS)}")
+    kind = dict(node.entries())["kind"].choice(PROOF_KINDS)
+    if kind == "refused":
+        refused = node.fields(("kind", "config", "says"))
+        return {"kind": kind, "place": refused["config"].text(), "pattern": refused["says"].text()}
+    found = node.fields(("kind", "in", "pattern"))
+    pattern = found["pattern"].text()
+    if kind == "absent":
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            found["pattern"].fail(f"not a regular expression: {error}")
+    return {"kind": kind, "place": found["in"].text(), "pattern": pattern}
 
 
 def _same_package(one: str, other: str) -> bool:

@@ -39,6 +39,20 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """What a machine looks up in the framework's environment to see that an absence is real."""
+
+    kind: str
+    """`absent`: the pattern (a regular expression) occurs nowhere under the place. `contains`: the text that
+    refuses, or that names all there is, stands in the file. `refused`: the framework's judge refuses the
+    configuration, saying the pattern. `withheld`: the framework has it (the text stands in the file) and the
+    advisor does not offer it, for the reason that the row gives."""
+    place: str
+    """File or folder of an installed package; of `refused` a configuration of tests/conformance/judges."""
+    pattern: str
+
+
+@dataclass(frozen=True)
 class Release:
     version: str
     python: str
@@ -62,6 +76,7 @@ class Capability:
     partial: bool
     note: str
     evidence: tuple[Evidence, ...]
+    proof: tuple[Proof, ...] = ()
     since: str = ""
     until: str = ""
 
@@ -77,6 +92,7 @@ class Only:
     match: Match
     because: str
     evidence: tuple[Evidence, ...]
+    proof: tuple[Proof, ...] = ()
     since: str = ""
     until: str = ""
 

@@ -87,11 +87,20 @@ def judge_all(name: str, repos: Sequence[Path]) -> dict[str, list[str]]:
             }
             for path in files
         ]
+    return _judge(name, work)
+
+
+def judge_files(name: str, files: Sequence[Path]) -> dict[str, list[str]]:
+    """Problems of configurations that stand by themselves, by path: one process of the framework."""
+    return _judge(name, [{"path": str(file), "world_size": 1, "model_dir": None} for file in files])
+
+
+def _judge(name: str, work: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     driver = Path(__file__).with_name("judge_many.py")
     judge = ROOT / "advisor" / "judges" / framework(name).JUDGE
     run = subprocess.run(
         [str(environment(name)), str(driver), str(judge)],
-        input=json.dumps(work),
+        input=json.dumps(list(work)),
         capture_output=True,
         text=True,
         timeout=JUDGE_TIMEOUT_S,

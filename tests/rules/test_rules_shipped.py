@@ -66,3 +66,15 @@ def test_every_row_says_why_and_from_where() -> None:
     for rule in load_policy().rules:
         assert rule.because, rule.id
         assert rule.source, rule.id
+
+
+def test_every_absence_has_a_proof() -> None:
+    """tests/conformance/test_absences.py looks each of them up in the installed framework."""
+    unproven = [
+        row.id
+        for name in framework_names()
+        for rules in [load_framework(name)]
+        for row in (*rules.capabilities, *rules.only)
+        if not (row.proof or getattr(row, "value", False))
+    ]
+    assert not unproven

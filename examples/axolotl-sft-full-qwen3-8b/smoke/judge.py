@@ -596,8 +596,7 @@ def load_framework() -> None:
     """Import once, in the parent: the children that judge inherit it."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.filterwarnings("ignore")
-        import axolotl.utils.config
-        import axolotl.utils.distributed  # noqa: F401
+        import deepspeed.runtime.config  # noqa: F401
 
 
 def judge(path: str | Path, *, world_size: int = 1, model_dir: str | None = None) -> list[str]:

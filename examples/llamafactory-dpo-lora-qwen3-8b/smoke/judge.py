@@ -676,8 +676,7 @@ def load_framework() -> None:
     """Import once, in the parent: the children that judge inherit it."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.filterwarnings("ignore")
-        import llamafactory.data.template
-        import llamafactory.hparams.parser  # noqa: F401
+        import transformers.integrations.integration_utils  # noqa: F401
 
 
 def judge(path: str | Path, *, world_size: int = 1, model_dir: str | None = None) -> list[str]:
