@@ -3,6 +3,7 @@
     python -m tests.conformance.run_list                      every run of every framework
     python -m tests.conformance.run_list trl verl:sft-full    one framework, one run
     python -m tests.conformance.run_list --ci                 those that `make conformance` has
+    --parse      train nothing: only let the framework judge what is emitted for them
     --record     write what was proven into rules/evidence
     --keep DIR   keep the starter repos there
 
@@ -34,8 +35,15 @@ from advisor.frameworks.digest import job_of
 from advisor.plan import Plan
 from advisor.rules.evidence import Proof
 from advisor.starter.build import smoke_of
-from tests.conformance.record import keep, proof_of_parsing, proof_of_run
-from tests.conformance.starters import answers_for, clean_environment, environment, smoke, starter
+from tests.conformance.record import keep, keep_parsed, proof_of_parsing, proof_of_run
+from tests.conformance.starters import (
+    answers_for,
+    clean_environment,
+    environment,
+    judge_all,
+    smoke,
+    starter,
+)
 
 LIST = Path(__file__).with_name("runs.yaml")
 OURS = ("processes", "outcome", "then", "ci", "line")
@@ -221,7 +229,12 @@ def main() -> int:
     parser.add_argument("--ci", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--parse", action="store_true")
     given = parser.parse_args()
+    if given.parse:
+        with tempfile.TemporaryDirectory() as folder:
+            runs = list(chosen(read_runs(), given.names, given.ci))
+            return 0 if parse_only(runs, Path(folder), given.record) else 1
     results: list[Result] = []
     for run in chosen(read_runs(), given.names, given.ci):
         folder = (given.keep or Path(tempfile.mkdtemp())) / run.framework / run.name
@@ -240,6 +253,23 @@ def main() -> int:
             shutil.rmtree(folder.parents[1], ignore_errors=True)
     print_summary(results)
     return 0 if all(result.good for result in results) else 1
+
+
+def parse_only(runs: Sequence[Run], folder: Path, record: bool) -> bool:
+    """Makes every starter repo and has the framework judge its files. Returns whether all were accepted."""
+    good = True
+    for name in dict.fromkeys(run.framework for run in runs):
+        repos = [folder / name / run.name for run in runs if run.framework == name]
+        for run, repo in zip((r for r in runs if r.framework == name), repos, strict=True):
+            starter(repo, answers_for(name, **run.request))
+        problems = {path: found for path, found in judge_all(name, repos).items() if found}
+        print(
+            f"{name}: {len(repos)} starter repos, {len(problems)} files refused {problems or ''}", flush=True
+        )
+        good = good and not problems
+        if record and not problems:
+            print(f"{name}: {keep_parsed(name, repos)} kinds of plan recorded as parsed", flush=True)
+    return good
 
 
 def print_summary(results: Sequence[Result]) -> None:
