@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.matrix import judged_matrix
+from tests.conformance.record import keep_parsed, recording
 
 pytestmark = pytest.mark.conformance
 
@@ -39,3 +40,6 @@ def test_every_emitted_case_is_accepted(name: str, tmp_path: Path) -> None:
         print(f"{folder}: {case.given}: {problems}")
     assert len(distinct) >= WANTED
     assert not wrong
+    if recording():
+        kinds = keep_parsed(name, [case.folder for case in emitted if case.folder])
+        print(f"{name}: {kinds} kinds of plan recorded as parsed")
