@@ -134,7 +134,8 @@ def _rollout(plan: Plan, resolved: Resolved, rules: FrameworkRules | None) -> di
         return {}
     engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if rules else None
     options = rollouts(plan, resolved.model, resolved.cluster.gpu_memory_gib, engines)
-    return next(options, {"rollout_engine": "hf"})
+    # Of an engine's settings the one that leaves most to training.
+    return options[0][-1] if options else {"rollout_engine": "hf"}
 
 
 def _named(request: Request) -> set[str]:

@@ -148,10 +148,17 @@ class Plan:
     """Who generates: `none` (no generation), `hf` (the trainer's own model), `vllm`."""
     rollout_tensor_parallel: int = 1
     """Tensor parallel degree of the rollout engine."""
+    rollout_data_parallel: int = 1
+    """Data-parallel ranks inside one rollout engine, each of `rollout_tensor_parallel` GPUs. Default 1."""
+    rollout_expert_parallel: int = 1
+    """Ranks of the engine over which an MoE's experts are spread: 1 (sliced like the rest) or all of the engine's
+    `rollout_tensor_parallel` x `rollout_data_parallel`."""
     rollout_memory_fraction: float = 0.0
     """Share of a GPU's memory the rollout engine may take."""
     rollout_sleep: bool = False
     """Whether the rollout engine gives its memory back while the policy trains."""
+    rollout_offload: bool = False
+    """Whether weights, optimizer states and the reference rest in host memory while the engine generates."""
 
     @property
     def world_size(self) -> int:
@@ -198,8 +205,11 @@ _ROLLOUT_FIELDS = (
     "generations",
     "rollout_engine",
     "rollout_tensor_parallel",
+    "rollout_data_parallel",
+    "rollout_expert_parallel",
     "rollout_memory_fraction",
     "rollout_sleep",
+    "rollout_offload",
 )
 _LORA_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets")
 _NO_BETA = ("cpt", "sft", "rm", "gkd")
@@ -221,6 +231,10 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
         reset += _ROLLOUT_FIELDS
     if plan.rollout_engine != "vllm":
         reset += _ROLLOUT_FIELDS[2:]
+    if not megatron and plan.zero_stage == 3 and plan.offload in ("all", "nvme"):
+        reset.append(
+            "rollout_offload"
+        )  # weights and states are never on the GPU for longer than they are used
     if plan.method in _NO_BETA:
         reset.append("beta")
     if plan.pipeline_parallel == 1:

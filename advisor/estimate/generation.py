@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from advisor.estimate.model_sums import ModelSums
-from advisor.estimate.rollout import GIB, cache_bytes_per_token
+from advisor.estimate.rollout import GIB, cache_bytes_per_token, engine_weights
 from advisor.estimate.speed import DEFAULT_BANDWIDTH_GB_S, GIGA, Rates
 from advisor.estimate.states import sharding_stage
 from advisor.estimate.types import Software
@@ -22,8 +22,9 @@ def generation_seconds(
 
         steps x max(weights / bandwidth, launches) + tokens x (context x cache / bandwidth + 2 P / rate)
 
-    steps = max(response_len, tokens / rows at once): some response always runs to the limit. Ignores prefix
-    caching, prefill and speculative decoding.
+    steps = max(response_len, tokens / rows at once): some response always runs to the limit. Data-parallel ranks of
+    an engine decode rows of their own. Ignores prefix caching, prefill, speculative decoding, and the exchange of
+    tokens between expert-parallel ranks beyond its launches.
     """
     if plan.rollout_engine == "none" or not plan.response_len:
         return 0.0
@@ -36,9 +37,10 @@ def generation_seconds(
     heads = sums.key_value * sums.heads / max(sums.query, 1)
     cache = cache_bytes_per_token(sums) / min(ranks, max(heads, 1.0))
     context = plan.prompt_len / 2 + response * c.length_spread / 2
-    together = min(rows, _rows_at_once(sums, plan, cluster, software, cache, context, ranks, c.decode_rows))
+    together = min(rows, _rows_at_once(sums, plan, cluster, software, cache, context, c.decode_rows))
     steps = max(plan.response_len, rows * response / together)
-    step = max(_weights_read(sums, together) / ranks / bandwidth, _launches(sums, cluster, r, ranks, vllm))
+    wide = ranks * plan.rollout_data_parallel if vllm else 1
+    step = max(_weights_read(sums, plan, together) / bandwidth, _launches(sums, cluster, r, wide, vllm))
     if not vllm and sharding_stage(plan) >= 3:
         step *= 2
     token = context * cache / bandwidth + 2.0 * _active(sums) / ranks / r.matmul
@@ -50,13 +52,16 @@ def _active(sums: ModelSums) -> float:
     return sums.total - experts * (1 - sums.top_k / sums.experts) if sums.experts else sums.total
 
 
-def _weights_read(sums: ModelSums, rows: float) -> float:
-    """Bytes: all weights outside the experts, and the experts that at least one of the rows chose."""
+def _weights_read(sums: ModelSums, plan: Plan, rows: float) -> float:
+    """Bytes a GPU reads: its slice of the weights outside the experts, and of the experts that a row chose."""
+    vllm = plan.rollout_engine == "vllm"
+    ranks = max(plan.rollout_tensor_parallel, 1) if vllm else 1
     experts = sums.expert_per_layer * sums.moe_layers
     if not experts:
-        return 2.0 * sums.total
-    chosen = 1 - (1 - sums.top_k / sums.experts) ** rows
-    return 2.0 * (sums.total - experts + experts * chosen)
+        return 2.0 * sums.total / ranks
+    spread = plan.rollout_expert_parallel if vllm and plan.rollout_expert_parallel > 1 else ranks
+    chosen = 1 - (1 - sums.top_k / sums.experts) ** (rows * plan.rollout_data_parallel)
+    return 2.0 * ((sums.total - experts) / ranks + experts * chosen / spread)
 
 
 def _launches(sums: ModelSums, cluster: ClusterFacts, r: Rates, ranks: int, vllm: bool) -> float:
@@ -69,12 +74,12 @@ def _launches(sums: ModelSums, cluster: ClusterFacts, r: Rates, ranks: int, vllm
 
 def _rows_at_once(
     sums: ModelSums, plan: Plan, cluster: ClusterFacts, software: Software, cache: float, context: float,
-    ranks: int, most: float,
+    most: float,
 ) -> float:  # fmt: skip
     """Sequences whose cache fits beside the weights in the engine's share of the card."""
     if plan.rollout_engine != "vllm":
         return float("inf")
-    room = plan.rollout_memory_fraction * cluster.gpu_memory_gib * GIB - 2.0 * sums.total / ranks
+    room = plan.rollout_memory_fraction * cluster.gpu_memory_gib * GIB - engine_weights(sums, plan)
     fits = room / (cache * max(context, 1.0))
     return max(1.0, min(software.engine_rows or most, fits))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from advisor.estimate.rollout import GIB
+from advisor.estimate.rollout import GIB, frozen_copies
 from advisor.estimate.stage import Setting, StageParts
 
 PROCESS_GIB = 3.0
@@ -18,9 +18,10 @@ def offloaded_bytes(s: Setting, p: StageParts) -> float:
     weights too under `all` and `nvme`."""
     plan = s.plan
     paged = p.trainable * s.states.paged
+    parked = _parked_bytes(s, p) if plan.rollout_offload else 0.0
     if plan.offload == "none":
-        return paged
-    moved = p.optimizer + paged
+        return paged + parked
+    moved = p.optimizer + paged + parked
     if plan.backend == "hf":
         moved += p.trainable * 4.0
     if s.weights_away:
@@ -35,6 +36,13 @@ def checkpoint_bytes(s: Setting) -> float:
     trained = s.trainable_dense + s.trainable_experts
     weights = s.sums.total if s.plan.tuning == "full" else trained
     return weights * s.states.weight + trained * (s.states.optimizer + s.states.paged)
+
+
+def _parked_bytes(s: Setting, p: StageParts) -> float:
+    """What one GPU hands to its host while the engine generates: weights, reference, and the optimizer states
+    that are not there anyway. Gradients are dropped, not kept."""
+    states = 0.0 if s.states_away else p.optimizer
+    return p.weights + states + frozen_copies(s.plan) * p.base_weights
 
 
 def host_and_disk(s: Setting, p: StageParts) -> tuple[float, float]:

@@ -1,14 +1,15 @@
 """Moments outside a training step: the rollout of online RL, its log-probabilities and weight sync, and the save.
 
-While the engine generates, a trainer whose plan offloads everything and that gathers nothing by itself (Megatron)
-has its weights and gradient buffers on the host (verl's `param_offload` and `grad_offload`, ms-swift's
-`offload_model`); weights are back for log-probabilities and weight sync, gradients for the training step.
+While the engine generates, the training state of a plan with `rollout_offload` waits on the host (verl's
+`param_offload` and `optimizer_offload`, ms-swift's `offload_model` and `offload_optimizer`), and so does that of a
+trainer whose plan offloads everything and that gathers nothing by itself (Megatron). Weights are back for
+log-probabilities and weight sync, gradient buffers and optimizer states for the training step.
 """
 
 from __future__ import annotations
 
 from advisor.estimate.moments import Alive, held_bytes
-from advisor.estimate.rollout import Extras
+from advisor.estimate.rollout import Extras, engine_weights
 from advisor.estimate.stage import Setting, StageParts
 
 LOGPROB_BYTES = 7.0
@@ -32,7 +33,7 @@ def _log_probs(s: Setting, p: StageParts, extra: Extras, held: tuple[float, floa
 
 def _weight_sync(s: Setting, extra: Extras, held: tuple[float, float, float]) -> Alive:
     """The engine's weights are there, its cache is not; the trainer hands over one layer (or matrix) at a time."""
-    engine = min(extra.rollout_moment, 2.0 * s.sums.total / s.plan.rollout_tensor_parallel)
+    engine = min(extra.rollout_moment, engine_weights(s.sums, s.plan))
     piece = 2.0 * (s.sums.largest_layer if s.stage3 else s.sums.largest_linear)
     weights, gradients, optimizer = held
     return Alive(
@@ -57,10 +58,10 @@ def other_moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
 
 def _rollout(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float, float]) -> list[Alive]:
     """What is alive while an online method generates, scores and hands over weights."""
-    away = s.plan.backend == "megatron" and s.plan.offload == "all"
+    away = s.plan.rollout_offload or (s.plan.backend == "megatron" and s.plan.offload == "all")
     weights, gradients, optimizer = (0.0, 0.0, 0.0) if away else held
     if away:
-        held = (held[0], 0.0, held[2])
+        held = (held[0], 0.0, 0.0 if s.plan.rollout_offload else held[2])
     generating = Alive(
         "rollout", weights, gradients, optimizer, 0.0, 0.0, 0.0 if away else extra.reference,
         extra.rollout_moment, extra.rollout_buffers,

@@ -36,12 +36,21 @@ def needs_reference(plan: Plan) -> bool:
     return plan.method in REFERENCE_METHODS or (plan.online and plan.beta > 0)
 
 
-def _frozen_copies(plan: Plan) -> float:
+def frozen_copies(plan: Plan) -> float:
     """Frozen 16-bit models of the policy's size: reference, reward model, an adapter's critic base."""
     copies = 1.0 if needs_reference(plan) else 0.0
     if plan.method == "ppo":
         copies += 2.0 if plan.uses_adapter else 1.0
     return copies
+
+
+def engine_weights(sums: ModelSums, plan: Plan) -> float:
+    """Bytes of 16-bit weights on each GPU of a rollout engine: sliced over TP, the routed experts over TP or,
+    under expert parallelism, over all ranks of the engine."""
+    experts = sums.expert_per_layer * sums.moe_layers
+    tensor = max(plan.rollout_tensor_parallel, 1)
+    spread = plan.rollout_expert_parallel if plan.rollout_expert_parallel > 1 else tensor
+    return 2.0 * ((sums.total - experts) / tensor + experts / spread)
 
 
 def cache_bytes_per_token(sums: ModelSums) -> float:
@@ -59,7 +68,7 @@ def extras(
     plan, out = s.plan, Extras()
     if plan.method in ("sft", "cpt"):
         return out
-    copies = _frozen_copies(plan)
+    copies = frozen_copies(plan)
     if copies and not s.weights_away:
         out.reference = copies * p.base_weights
     if plan.method == "gkd":

@@ -90,6 +90,20 @@ def _reduction(plan: Plan, cluster: ClusterFacts, local: float, data: int) -> fl
     return moved / link_bytes(cluster, data, plan.tensor_parallel * plan.context_parallel)
 
 
+def _parked_seconds(sums: ModelSums, plan: Plan, owned: float, pcie: float) -> float:
+    """Weights and optimizer states of a GPU to the host and back, once a step, around the generation."""
+    if not plan.rollout_offload:
+        return 0.0
+    experts = sums.expert_per_layer * sums.moe_layers
+    dense = (sums.total - experts) / plan.tensor_parallel
+    held = (dense + experts / (plan.expert_parallel * plan.expert_tensor_parallel)) / plan.pipeline_parallel
+    weights = 2.0 * (
+        sums.total / plan.world_size if plan.backend == "hf" and sharding_stage(plan) >= 3 else held
+    )
+    states = 12.0 * owned if plan.offload == "none" else 0.0
+    return 2.0 * (weights + states) / pcie
+
+
 def step_parts(
     sums: ModelSums, plan: Plan, cluster: ClusterFacts, r: Rates, busy: float
 ) -> tuple[float, float, float]:
@@ -104,11 +118,12 @@ def step_parts(
     sharded = (sharding_stage(plan) > 0 or plan.backend == "megatron") and replicas > 1
     owned = (dense + experts) / plan.world_size if sharded else local
     reduction = exposed_gathers(_reduction(plan, cluster, local, replicas), busy, r)
-    if plan.offload == "none":
-        return reduction, 0.0, c.step_bytes * owned / r.memory
     pcie = c.pcie_gb_s * GIGA
+    parked = _parked_seconds(sums, plan, owned, pcie)
+    if plan.offload == "none":
+        return reduction, parked, c.step_bytes * owned / r.memory
     node = owned * plan.gpus_per_node
-    away = 6.0 * owned / pcie + node / c.cpu_adam_per_second
+    away = parked + 6.0 * owned / pcie + node / c.cpu_adam_per_second
     if plan.offload == "nvme":
         away += 24.0 * node / (c.nvme_gb_s * GIGA)
     if plan.offload in ("all", "nvme"):

@@ -94,6 +94,7 @@ CHANGES: Mapping[str, Change] = {
     "loss": _other("loss", {"stock": "fused", "chunked": "stock", "fused": "stock"}),
     "rollout_tensor_parallel": lambda p, m: _halved("rollout_tensor_parallel")(p, m)
         if p.rollout_engine == "vllm" else {},
+    "rollout_offload": lambda p, m: _flipped("rollout_offload")(p, m) if p.rollout_engine == "vllm" else {},
     "rollout_sleep": lambda p, m: _flipped("rollout_sleep")(p, m) if p.rollout_engine == "vllm" else {},
 }  # fmt: skip
 """Plan field -> the neighbouring value; nothing where no other value says anything here."""

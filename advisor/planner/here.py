@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from advisor.estimate.model_sums import model_sums
 from advisor.estimate.parameters import count_parameters
-from advisor.estimate.rollout import needs_reference
+from advisor.estimate.rollout import engine_weights, needs_reference
 from advisor.estimate.types import MemoryEstimate
 from advisor.plan import Plan
 from advisor.planner.search import PLANNED
@@ -127,19 +128,35 @@ def _rollout(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     if p.rollout_engine == "hf":
         return "the trainer's own model generates, without an engine beside it"
     return (
-        f"vLLM generates with TP = {p.rollout_tensor_parallel} in {p.rollout_memory_fraction:.0%} of each GPU: "
+        f"vLLM generates with {_degrees(p)} in {p.rollout_memory_fraction:.0%} of each GPU: "
         f"{_engine_weights(p, r):.0f} GiB of weights and its cache"
     )
 
 
+def _degrees(p: Plan) -> str:
+    text = f"TP = {p.rollout_tensor_parallel}"
+    if p.rollout_data_parallel > 1:
+        text += f", DP = {p.rollout_data_parallel}"
+    return text + (f", EP = {p.rollout_expert_parallel}" if p.rollout_expert_parallel > 1 else "")
+
+
 def _engine_weights(p: Plan, r: Resolved) -> float:
     """GiB of 16-bit weights that the rollout engine holds on a GPU."""
-    return 2 * r.model.total_parameters / 2**30 / p.rollout_tensor_parallel
+    return engine_weights(model_sums(r.model), p) / 2**30
 
 
-def _rollout_tensor(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
-    engines = p.world_size // p.rollout_tensor_parallel
-    return f"{engines} engines of {p.rollout_tensor_parallel} GPUs, {_engine_weights(p, r):.1f} GiB of weights on each"
+def _rollout_ranks(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
+    size = p.rollout_tensor_parallel * p.rollout_data_parallel
+    return (
+        f"{p.world_size // size} engines of {size} GPUs, {_engine_weights(p, r):.1f} GiB of weights on each"
+    )
+
+
+def _rollout_experts(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
+    if p.rollout_expert_parallel == 1 or r.model.moe is None:
+        return "experts are sliced like the rest of the engine's weights"
+    share = r.model.moe.experts // p.rollout_expert_parallel
+    return f"each GPU of an engine holds {share} of {r.model.moe.experts} experts"
 
 
 def _rollout_share(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
@@ -271,7 +288,12 @@ FACTS: Mapping[str, Fact] = {
         f"{p.prompt_len} + {p.response_len} = {p.seq_len} tokens a sequence", GENERATES),
     "generations": _groups,
     "rollout_engine": _rollout,
-    "rollout_tensor_parallel": _only_if(_has_engine, _rollout_tensor, NO_ENGINE),
+    "rollout_tensor_parallel": _only_if(_has_engine, _rollout_ranks, NO_ENGINE),
+    "rollout_data_parallel": _only_if(_has_engine, _rollout_ranks, NO_ENGINE),
+    "rollout_expert_parallel": _only_if(_has_engine, _rollout_experts, NO_ENGINE),
+    "rollout_offload": _only_if(_has_engine, lambda p, m, r: "weights, optimizer states and reference wait in host "
+        f"memory while it generates: {m.host_gib:.0f} GiB a node" if p.rollout_offload else
+        "the training state stays on the GPUs while it generates", NO_ENGINE),
     "rollout_memory_fraction": _only_if(_has_engine, _rollout_share, NO_ENGINE),
     "rollout_sleep": _only_if(_has_engine, lambda p, m, r:
         f"the engine {'frees' if p.rollout_sleep else 'keeps'} its {p.rollout_memory_fraction:.0%} of each GPU while "

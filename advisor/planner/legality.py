@@ -98,10 +98,24 @@ def _generations(plan: Plan, model: ModelFacts) -> str:
 
 
 def _rollout(plan: Plan, model: ModelFacts) -> str:
-    tp = plan.rollout_tensor_parallel
-    if plan.world_size % tp:
-        return f"{plan.world_size} GPUs do not split into rollout engines of TP = {tp}"
+    tp, dp = plan.rollout_tensor_parallel, plan.rollout_data_parallel
+    if plan.world_size % (tp * dp):
+        engine = f"TP = {tp}" if dp == 1 else f"TP x DP = {tp * dp}"
+        return f"{plan.world_size} GPUs do not split into rollout engines of {engine}"
     return f"{model.heads} attention heads do not split over rollout TP = {tp}" if model.heads % tp else ""
+
+
+def _rollout_experts(plan: Plan, model: ModelFacts) -> str:
+    ep, ranks = plan.rollout_expert_parallel, plan.rollout_tensor_parallel * plan.rollout_data_parallel
+    if ep == 1:
+        return ""
+    if model.moe is None:
+        return f"rollout EP = {ep}, but the model has no experts"
+    if ep != ranks:
+        return f"rollout EP = {ep} is not TP x DP = {ranks} of its engine"
+    return (
+        f"{model.moe.experts} experts do not split over rollout EP = {ep}" if model.moe.experts % ep else ""
+    )
 
 
 TABLE = (
@@ -139,6 +153,10 @@ TABLE = (
         "planner.rollout", "rollout_tensor_parallel", _rollout,
         "verl==0.9.1:verl/workers/engine_workers.py:659",
     ),
+    Legality(
+        "planner.rollout-experts", "rollout_expert_parallel", _rollout_experts,
+        "verl==0.9.1:verl/workers/config/rollout.py:295",
+    ),
 )  # fmt: skip
 
 
@@ -155,12 +173,13 @@ def stage_layers(layers: int, stages: int) -> tuple[int, int]:
     """(first, last) layers of an uneven pipeline split; (0, 0) when it is even.
 
     Middle stages take the rounded-up share; the first and last, which also hold embedding and head, the rest:
-    61 layers on 8 stages are 7 + 6 x 8 + 6. A split that would leave a stage empty is (0, 0), and illegal.
+    61 layers on 8 stages are 7 + 6 x 8 + 6. Where that leaves them nothing, middle stages take the rounded-down
+    share: 61 on 12 are 5 + 10 x 5 + 6. A split that would leave a stage empty is (0, 0), and illegal.
     """
     if layers % stages == 0:
         return 0, 0
-    share = -(-layers // stages)
-    rest = layers - share * (stages - 2)
-    if rest < 2:
-        return 0, 0
-    return rest - rest // 2, rest // 2
+    rest = layers - -(-layers // stages) * (stages - 2)
+    if rest >= 2:
+        return rest - rest // 2, rest // 2
+    rest = layers - layers // stages * (stages - 2)
+    return (rest // 2, rest - rest // 2) if layers >= stages else (0, 0)

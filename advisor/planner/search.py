@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -40,7 +41,8 @@ PLANNED = frozenset(
     offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
     pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel
     gradient_checkpointing recompute attention liger prompt_len response_len generations
-    rollout_engine rollout_tensor_parallel rollout_memory_fraction optimizer""".split()
+    rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel
+    rollout_memory_fraction rollout_offload optimizer""".split()
 )
 """Fields the search decides; a framework's habits decide the rest."""
 
@@ -49,6 +51,8 @@ TOKENS_PER_PASS = 32768
 """A pass of more tokens than this no longer makes matrices more efficient."""
 MEGATRON_MARGIN = 1.5
 """How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
+RECOMPUTE_MOST = 1.6
+"""How much longer a step takes at most for recomputing everything: a forward pass on top of three, with its traffic."""
 CANDIDATES_JUDGED = 32
 """How many of the best plans are put to the framework's expression limits before giving up."""
 
@@ -167,10 +171,14 @@ class Searcher:
                 refusals.update(dict.fromkeys(refused))
                 continue
             open_cell = True
-            for layout in self._layouts(rules, plan, skeleton.pins):
-                candidate = self._fill(rules, layout, skeleton.pins)
+            fastest = float("inf")
+            parks = plan.online and _open(rules, "rollout_offload", plan)
+            for ways in self._ways(rules, plan, skeleton.pins):
+                candidate = self._best_way(rules, ways, skeleton.pins, parks, fastest)
                 if candidate is None:
                     continue
+                if candidate.memory.fits == "fits":
+                    fastest = min(fastest, candidate.seconds)
                 if candidate.memory.fits != "no":
                     fitting.append(candidate)
                 elif closest is None or candidate.memory.excess < closest.memory.excess:
@@ -194,15 +202,50 @@ class Searcher:
             plan = replace(plan, lora_targets=("experts",))
         return plan
 
+    def _best_way(
+        self,
+        rules: FrameworkRules,
+        ways: Iterator[Plan],
+        pins: Mapping[str, Any],
+        parks: bool,
+        fastest: float,
+    ) -> Candidate | None:
+        """The best way to generate on one layout. A training state that waits on the host (`parks`), or a smaller
+        share for the engine, changes nothing but the generation: it is tried where that is what does not fit."""
+        tried: list[Candidate] = []
+        for layout in ways:
+            if tried and not _room_with(layout, tried[0]):
+                continue
+            candidate = self._fill(rules, layout, pins)
+            if candidate is None:
+                return None
+            tried.append(candidate)
+            # The first setting generates fastest; another one may save the recomputation, but no more.
+            if not _generation_is_worst(candidate) or tried[0].seconds > RECOMPUTE_MOST * fastest:
+                break
+            if parks and len(tried) == 1:
+                parked = self._fill(rules, changed(layout, {"rollout_offload": True}), pins)
+                tried += [parked] if parked else []
+                if parked is None or parked.memory.fits == "no":
+                    break  # training itself does not fit
+        return min(tried, key=_order, default=None)
+
     def _layouts(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
+        return chain.from_iterable(self._ways(rules, plan, pins))
+
+    def _ways(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Iterator[Plan]]:
+        """For each layout and engine the settings of that engine, fastest first."""
         model = self.resolved.model
         engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if plan.online else None
         shapes = megatron_layouts(plan, model, pins) if plan.backend == "megatron" else hf_layouts(plan, pins)
         attention = self._attention(rules, plan, pins)
         spreads = [{**shape, "attention": attention} for shape in shapes if _agrees(shape, pins)]
-        for rollout in rollouts(plan, model, self.resolved.cluster.gpu_memory_gib, engines):
+        several = plan.online and all(
+            _open(rules, field, plan) for field in ("rollout_data_parallel", "rollout_expert_parallel")
+        )
+        for settings in rollouts(plan, model, self.resolved.cluster.gpu_memory_gib, engines, several):
             for shape in spreads:
-                yield changed(plan, {**shape, **rollout})
+                yield (changed(plan, {**shape, **setting}) for setting in settings)
 
     def _attention(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> str:
         return pins.get("attention") or next(iter(self._attentions(rules, plan)), "sdpa")
@@ -253,7 +296,11 @@ class Searcher:
 
     def _implied(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> dict[str, Any]:
         implied = implied_values(rules, plan)
-        return {k: v for k, v in implied.items() if k not in PLANNED and k not in pins}
+        return {
+            name: value
+            for name, value in implied.items()
+            if name not in PLANNED and name not in pins and getattr(plan, name) != value
+        }
 
     def _largest_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
         best: Candidate | None = None
@@ -292,6 +339,8 @@ class Searcher:
         if plan.online and "gradient_accumulation_steps" not in pins:
             while micro * steps % plan.generations:
                 steps += 1
+        if micro == plan.micro_batch_size and steps == plan.gradient_accumulation_steps:
+            return plan
         return changed(plan, {"micro_batch_size": micro, "gradient_accumulation_steps": steps})
 
     def _estimate(self, plan: Plan) -> Candidate:
@@ -381,6 +430,26 @@ def _keyless(rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> list
     return [Reason(f"{rules.framework}.no-key", "refuse", f"{name}: {why}", source) for name, why in missing]
 
 
+def _open(rules: FrameworkRules, field: str, plan: Plan) -> bool:
+    """Whether the framework leaves a field of such a plan free."""
+    values = allowed_values(rules, field, plan.as_dict())
+    return values is None or len(values) > 1
+
+
+def _generation_is_worst(candidate: Candidate) -> bool:
+    """Whether memory peaks while the engine generates, and the training state alone would fit."""
+    memory = candidate.memory
+    if candidate.plan.rollout_engine != "vllm" or memory.fits == "fits" or memory.moment != "rollout":
+        return False
+    return memory.total - memory.terms["rollout"] <= memory.capacity_gib
+
+
+def _room_with(layout: Plan, candidate: Candidate) -> bool:
+    """Whether the candidate, which peaks while it generates, would fit with the share of this layout."""
+    less = candidate.plan.rollout_memory_fraction - layout.rollout_memory_fraction
+    return candidate.memory.total - less * candidate.memory.capacity_gib <= candidate.memory.capacity_gib
+
+
 def _about_layout(rules: FrameworkRules, reason: Reason) -> bool:
     """Whether a refusal is about a field that the layout will still set."""
     row = next((row for row in rules.only if row.id == reason.rule), None)
@@ -391,7 +460,8 @@ LAYOUT_FIELDS = frozenset(
     """zero_stage fsdp offload tensor_parallel sequence_parallel pipeline_parallel
     pipeline_first_layers pipeline_last_layers expert_parallel expert_tensor_parallel
     context_parallel gradient_checkpointing recompute attention liger loss param_dtype
-    master_weights rollout_engine rollout_tensor_parallel rollout_memory_fraction lora_dropout
+    master_weights rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel
+    rollout_memory_fraction rollout_offload lora_dropout
     micro_batch_size""".split()
 )
 

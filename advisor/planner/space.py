@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from advisor.estimate.model_sums import model_sums
+from advisor.estimate.rollout import engine_weights
 from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
 from advisor.planner.legality import stage_layers
@@ -28,6 +30,8 @@ SHARDINGS = (
 """(zero_stage, fsdp, offload) on the transformers backend, simplest and fastest first."""
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+ROLLOUT_SHARES = (0.75, 0.6, 0.4)
+"""Of a card, tried for the rollout engine: verl documents 0.5 to 0.7, up to 0.9 where training rests on the host."""
 LONG_SEQUENCE = 16384
 """From this length on, splitting the sequence over GPUs is tried."""
 
@@ -64,46 +68,59 @@ def skeletons(resolved: Resolved) -> Iterator[Skeleton]:
 
 
 def rollouts(
-    plan: Plan, model: ModelFacts, memory_gib: float, engines: Iterable[str] | None
-) -> Iterator[dict[str, Any]]:
-    """Rollout settings worth trying: vLLM where it is there, at the smallest tensor parallel that holds it.
+    plan: Plan, model: ModelFacts, memory_gib: float, engines: Iterable[str] | None, spreads: bool = False
+) -> list[list[dict[str, Any]]]:
+    """Rollout settings worth trying, one list for each engine there is, the fastest of a list first: vLLM in the
+    smallest engine that holds the weights, and the trainer's own model. `spreads`: an engine may have data- and
+    expert-parallel ranks.
 
     Rule: memory x fraction x TP > 2 bytes x parameters, with a quarter left for the KV cache
     (verl docs perf/best_practices: gpu_memory * utilization * TP > 2 * parameters).
     """
     if not plan.online:
-        yield {}
-        return
+        return [[{}]]
     allowed = tuple(engines) if engines is not None else ("vllm", "hf")
+    found: list[list[dict[str, Any]]] = []
     if "vllm" in allowed:
-        yield from _engines(plan, model, memory_gib)
+        found.append(_engines(plan, model, memory_gib, spreads and model.moe is not None))
     if "hf" in allowed:
-        yield {"rollout_engine": "hf"}
+        found.append([{"rollout_engine": "hf"}])
+    return [settings for settings in found if settings]
 
 
-def _engines(plan: Plan, model: ModelFacts, memory_gib: float) -> list[dict[str, Any]]:
-    """vLLM settings: for growing shares of the card, the smallest group that holds the weights; groups that
-    reach over nodes (every matrix then waits for the network) only where no other does."""
-    weights = 2 * model.total_parameters / 2**30
-    least = plan.world_size + 1
-    found: list[dict[str, Any]] = []
-    for fraction in (0.4, 0.6, 0.75):
-        for tp in POWERS:
-            if tp >= least:
-                break  # a larger share of the card that lets no smaller group hold the weights gains nothing
-            if model.heads % tp or plan.world_size % tp or memory_gib * fraction * tp <= 1.25 * weights:
-                continue
-            least = tp
-            found.append(
-                {
-                    "rollout_engine": "vllm",
-                    "rollout_tensor_parallel": tp,
-                    "rollout_memory_fraction": fraction,
-                }
-            )
-            break
-    inside = [setting for setting in found if setting["rollout_tensor_parallel"] <= plan.gpus_per_node]
-    return inside or found
+def _engines(plan: Plan, model: ModelFacts, memory_gib: float, spreads: bool) -> list[dict[str, Any]]:
+    """vLLM settings, the largest share of the card first: it holds the most sequences at a time. Engines inside a
+    node first; then, of a mixture of experts, engines over nodes that share the experts and keep TP inside; then
+    tensor parallelism over nodes (every matrix waits for the network)."""
+    inside = [tp for tp in POWERS if tp <= plan.gpus_per_node and model.heads % tp == 0]
+    kinds = [[(tp, 1, 1) for tp in inside]]
+    if spreads and model.moe:
+        most = max(inside)
+        kinds.append([(most, dp, most * dp) for dp in POWERS[1:] if model.moe.experts % (most * dp) == 0])
+    kinds.append([(tp, 1, 1) for tp in POWERS if model.heads % tp == 0])
+    for kind in kinds:
+        shapes = [(share, _smallest(plan, model, memory_gib * share, kind)) for share in ROLLOUT_SHARES]
+        found = [{**shape, "rollout_memory_fraction": share} for share, shape in shapes if shape]
+        if found:
+            return found
+    return []
+
+
+def _smallest(
+    plan: Plan, model: ModelFacts, room_gib: float, shapes: Iterable[tuple[int, int, int]]
+) -> dict[str, Any]:
+    """The first of the shapes (TP, DP, EP), smallest first, that holds the weights; {} when none does."""
+    for tensor, data, expert in shapes:
+        shape = {
+            "rollout_engine": "vllm",
+            "rollout_tensor_parallel": tensor,
+            "rollout_data_parallel": data,
+            "rollout_expert_parallel": expert,
+        }
+        weights = engine_weights(model_sums(model), changed(plan, shape)) / 2**30
+        if plan.world_size % (tensor * data) == 0 and room_gib > 1.25 * weights:
+            return shape
+    return {}
 
 
 def hf_layouts(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -45,6 +45,8 @@ overrides=(
   actor_rollout_ref.rollout.name=vllm  # vLLM servers on the training GPUs
   actor_rollout_ref.rollout.n=8  # answers per prompt
   actor_rollout_ref.rollout.tensor_model_parallel_size=1  # GPUs that share one vLLM engine; verl's default is 2
+  actor_rollout_ref.rollout.data_parallel_size=1  # data-parallel ranks inside an engine
+  actor_rollout_ref.rollout.expert_parallel_size=1  # ranks the experts are spread over: 1, or all of the engine
   actor_rollout_ref.rollout.gpu_memory_utilization=0.4  # share of each GPU that vLLM may take
   actor_rollout_ref.rollout.free_cache_engine=True  # vLLM gives its memory back while the policy trains
   actor_rollout_ref.rollout.load_format=safetensors  # vLLM reads the base weights itself: only adapters are sent to it
@@ -60,6 +62,8 @@ overrides=(
   actor_rollout_ref.actor.strategy=fsdp2  # PyTorch FSDP2
   actor_rollout_ref.actor.fsdp_config.model_dtype=bfloat16  # weights in bf16; verl's default is fp32
   actor_rollout_ref.actor.fsdp_config.offload_policy=False  # everything stays on the GPU
+  actor_rollout_ref.actor.fsdp_config.param_offload=False  # weights and states stay on the GPU during rollouts
+  actor_rollout_ref.actor.fsdp_config.optimizer_offload=False  # weights and states stay on the GPU during rollouts
   actor_rollout_ref.model.enable_gradient_checkpointing=False  # recompute activations in backward, or keep them (faster)
   actor_rollout_ref.model.use_liger=False  # stock modules
 

@@ -103,6 +103,14 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "sleep_level": 1,
         },
     ),
+    (
+        {"method": "grpo", "rollout_engine": "vllm", "rollout_memory_fraction": 0.4, "rollout_offload": True},
+        {"offload_model": True, "offload_optimizer": True},
+    ),
+    (
+        {"method": "grpo", "rollout_engine": "vllm", "rollout_memory_fraction": 0.4},
+        {"offload_model": None, "offload_optimizer": None},
+    ),
     ({"gpus_per_node": 8, "zero_stage": 2}, {"deepspeed": "zero2"}),
     ({"gpus_per_node": 8, "zero_stage": 2, "offload": "optimizer"}, {"deepspeed": "zero2_offload"}),
     ({"gpus_per_node": 8, "zero_stage": 3, "offload": "all"}, {"deepspeed": "zero3_offload"}),

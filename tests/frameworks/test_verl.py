@@ -104,6 +104,27 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({**RL}, {f"{ROLLOUT}.load_format": "safetensors", f"{ROLLOUT}.free_cache_engine": True}),
     ({**RL, "tuning": "full"}, {f"{ROLLOUT}.load_format": None, f"{ACTOR}.fsdp_config.model_dtype": "fp32"}),
     (
+        {**RL, "rollout_offload": True, "tuning": "full", "beta": 0.01},
+        {
+            f"{ACTOR}.fsdp_config.param_offload": True,
+            f"{ACTOR}.fsdp_config.optimizer_offload": True,
+            "actor_rollout_ref.ref.fsdp_config.param_offload": True,
+        },
+    ),
+    ({**RL}, {f"{ACTOR}.fsdp_config.param_offload": False, f"{ROLLOUT}.expert_parallel_size": 1}),
+    (
+        {**RL, **MEGATRON, "rollout_offload": True},
+        {f"{ACTOR}.megatron.param_offload": True, f"{ACTOR}.megatron.optimizer_offload": True},
+    ),
+    (
+        {**RL, "rollout_tensor_parallel": 8, "rollout_data_parallel": 4, "rollout_expert_parallel": 32},
+        {
+            f"{ROLLOUT}.tensor_model_parallel_size": 8,
+            f"{ROLLOUT}.data_parallel_size": 4,
+            f"{ROLLOUT}.expert_parallel_size": 32,
+        },
+    ),
+    (
         {**RL, "beta": 0.0},
         {f"{ACTOR}.use_kl_loss": False, "actor_rollout_ref.ref.fsdp_config.model_dtype": None},
     ),

@@ -47,6 +47,19 @@ BROKEN = [
         "groups of 7",
     ),
     (DENSE, {"rollout_tensor_parallel": 3}, "planner.rollout", "TP = 3"),
+    (QWEN, {"rollout_tensor_parallel": 8, "rollout_data_parallel": 3}, "planner.rollout", "TP x DP = 24"),
+    (
+        QWEN,
+        {"rollout_tensor_parallel": 8, "rollout_expert_parallel": 4},
+        "planner.rollout-experts",
+        "rollout EP = 4 is not TP x DP = 8",
+    ),
+    (
+        DENSE,
+        {"rollout_tensor_parallel": 2, "rollout_expert_parallel": 2},
+        "planner.rollout-experts",
+        "no experts",
+    ),
     (QWEN, {"nodes": 6, "tensor_parallel": 3}, "planner.kv-heads", "4 key/value heads neither"),
 ]
 
@@ -85,6 +98,8 @@ def test_published_layouts_are_legal(model: Any, changes: dict[str, Any]) -> Non
         (94, 8, (11, 11)),
         (61, 8, (7, 6)),
         (61, 16, (3, 2)),
+        (61, 12, (5, 6)),  # as in verl's script for DeepSeek-V3 on 96 GPUs
+        (3, 4, (0, 0)),
         (36, 4, (0, 0)),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from advisor.frameworks import NAMES
 from advisor.planner.legality import is_legal
-from advisor.planner.search import Found, Searcher
+from advisor.planner.search import Found, Searcher, _order
 from advisor.planner.space import changed, rollouts, skeletons, squeezes
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
@@ -161,12 +161,41 @@ def test_the_way_that_recomputes_most_holds_least(answers: dict[str, Any]) -> No
                         assert all(size is None or size > 1 for size in sizes)
 
 
-def test_a_larger_share_for_the_rollout_is_tried_only_for_a_smaller_group() -> None:
-    request = resolved(method="grpo", gpus_per_node=8, model="Qwen/Qwen3-32B")
+def test_an_engine_stays_inside_a_node_where_one_holds_the_weights() -> None:
+    request = resolved(method="grpo", gpus_per_node=8, nodes=4, model="Qwen/Qwen3-32B")
+    for setting in _vllm(request, spreads=True):
+        assert setting["rollout_tensor_parallel"] <= 8
+        assert setting["rollout_data_parallel"] == setting["rollout_expert_parallel"] == 1
+
+
+def test_engines_over_nodes_share_the_experts_where_the_framework_can() -> None:
+    request = resolved(method="grpo", gpus_per_node=8, nodes=12, model="deepseek-ai/DeepSeek-R1-0528")
+    for shared in _vllm(request, spreads=True):
+        assert shared["rollout_tensor_parallel"] == 8
+        assert shared["rollout_expert_parallel"] == 8 * shared["rollout_data_parallel"] > 8
+    assert all(sliced["rollout_tensor_parallel"] > 8 for sliced in _vllm(request, spreads=False))
+
+
+def _vllm(request: Resolved, spreads: bool) -> list[dict[str, Any]]:
     plan = next(skeletons(request)).plan
-    tried = [row for row in rollouts(plan, request.model, 79.2, None) if row["rollout_engine"] == "vllm"]
-    groups = [row["rollout_tensor_parallel"] for row in tried]
-    assert groups == sorted(set(groups), reverse=True)
+    found, _ = rollouts(plan, request.model, request.cluster.gpu_memory_gib, None, spreads)
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("gpus", [2, 8])
+def test_no_rollout_setting_left_out_is_better(gpus: int) -> None:
+    """Every setting of the engine on every layout, parked or not, against what the search stops at."""
+    request = resolved(method="grpo", tuning="full", gpus_per_node=gpus, model="Qwen/Qwen3-8B")
+    rules = load_framework("verl")
+    searcher = Searcher(request)
+    found = searcher.search(rules)
+    assert found.best is not None
+    for backend in searcher._backends(rules, next(skeletons(request))):
+        for layout, parked in product(searcher._layouts(rules, backend, {}), (False, True)):
+            candidate = searcher._fill(rules, changed(layout, {"rollout_offload": parked}), {})
+            if candidate is not None and candidate.memory.fits == "fits":
+                assert _order(found.best)[:2] <= _order(candidate)[:2]
 
 
 def test_another_attention_kernel_is_tried_where_the_fastest_is_refused() -> None:

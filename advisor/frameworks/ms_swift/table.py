@@ -222,6 +222,16 @@ METHOD_ROWS: tuple[Row, ...] = (
     Derived("vllm_max_model_len", only(vllm, lambda p, j: p.seq_len), "prompt and answer", group=METHOD),
     Key("rollout_sleep", "sleep_level", "1: vLLM gives its memory back while the policy trains",
         codec=mapped({True: 1, False: 0}), when=vllm, group=METHOD),
+    Choice(
+        ("rollout_offload",),
+        (
+            Case((True,), {"offload_model": True, "offload_optimizer": True},
+                 "weights and states wait in host memory while vLLM generates"),
+            Case((False,), {"offload_model": ABSENT, "offload_optimizer": ABSENT}),
+        ),
+        when=vllm,
+        group=METHOD,
+    ),
 )  # fmt: skip
 
 

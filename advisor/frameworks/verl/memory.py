@@ -87,6 +87,31 @@ def _constant(value: Any) -> Callable[[Plan, Job], Any]:
     return lambda p, j: value
 
 
+PARKED = ("param_offload", "optimizer_offload")
+
+
+def _parked(engine: str, when: When) -> tuple[Row, ...]:
+    """Whether the training state waits in host memory while the engine generates."""
+    keys = [f"{engine}.{key}" for key in PARKED]
+    return (
+        Choice(
+            ("rollout_offload",),
+            (
+                Case(
+                    (True,),
+                    dict.fromkeys(keys, True),
+                    "weights and states wait in host memory during rollouts",
+                ),
+                Case(
+                    (False,), dict.fromkeys(keys, False), "weights and states stay on the GPU during rollouts"
+                ),
+            ),
+            when=when,
+            group=MEMORY,
+        ),
+    )
+
+
 MEMORY_ROWS: tuple[Row, ...] = (
     Choice(
         ("backend", "fsdp", "zero_stage"),
@@ -162,6 +187,19 @@ MEMORY_ROWS: tuple[Row, ...] = (
         on_hf,
     ),
     critic("fsdp.offload_policy", lambda p, j: p.offload == "all", MEMORY, on_hf),
+    *_parked(f"{ACTOR}.fsdp_config", every(is_rl, on_hf)),
+    *_parked(f"{ACTOR}.megatron", every(is_rl, on_megatron)),
+    *(
+        critic(f"{engine}.{key}", lambda p, j: p.rollout_offload, MEMORY, on_it)
+        for engine, on_it in (("fsdp", on_hf), ("megatron", on_megatron))
+        for key in PARKED
+    ),
+    Derived(
+        f"{REF}.fsdp_config.param_offload",
+        lambda p, j: True if p.rollout_offload and _reference(p) and on_hf(p) else ABSENT,
+        "the reference too; under Megatron it follows the actor",
+        group=MEMORY,
+    ),
     *choice(
         ("offload",),
         f"{ACTOR}.optim",

@@ -75,6 +75,20 @@ ROLLOUT_ROWS: tuple[Row, ...] = (
         group=ROLLOUTS,
     ),
     Key(
+        "rollout_data_parallel",
+        f"{ROLLOUT}.data_parallel_size",
+        "data-parallel ranks inside an engine",
+        when=is_rl,
+        group=ROLLOUTS,
+    ),
+    Key(
+        "rollout_expert_parallel",
+        f"{ROLLOUT}.expert_parallel_size",
+        "ranks the experts are spread over: 1, or all of the engine",
+        when=is_rl,
+        group=ROLLOUTS,
+    ),
+    Key(
         "rollout_memory_fraction",
         f"{ROLLOUT}.gpu_memory_utilization",
         "share of each GPU that vLLM may take",
