@@ -25,9 +25,9 @@ overrides=(
   # Batch
   data.train_batch_size=128  # prompts per step over all GPUs; each is answered rollout.n times
   actor_rollout_ref.actor.ppo_mini_batch_size=128  # prompts per optimizer step: one step per batch, strictly on-policy
-  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4  # sequences per GPU and pass, where batches are not filled by tokens
+  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8  # sequences per GPU and pass, where batches are not filled by tokens
   actor_rollout_ref.actor.use_dynamic_bsz=True  # passes are filled by tokens, without padding
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192  # tokens per GPU and pass: micro batch x longest sequence
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384  # tokens per GPU and pass: micro batch x longest sequence
   trainer.total_epochs=1  # passes over the data
 
   # Optimization
@@ -41,8 +41,10 @@ overrides=(
   # Rollouts (vLLM)
   actor_rollout_ref.rollout.name=vllm  # vLLM servers on the training GPUs
   actor_rollout_ref.rollout.n=8  # answers per prompt
-  actor_rollout_ref.rollout.tensor_model_parallel_size=16  # GPUs that share one vLLM engine; verl's default is 2
-  actor_rollout_ref.rollout.gpu_memory_utilization=0.6  # share of each GPU that vLLM may take
+  actor_rollout_ref.rollout.tensor_model_parallel_size=8  # GPUs that share one vLLM engine; verl's default is 2
+  actor_rollout_ref.rollout.data_parallel_size=4  # data-parallel ranks inside an engine
+  actor_rollout_ref.rollout.expert_parallel_size=32  # ranks the experts are spread over: 1, or all of the engine
+  actor_rollout_ref.rollout.gpu_memory_utilization=0.4  # share of each GPU that vLLM may take
   actor_rollout_ref.rollout.free_cache_engine=True  # vLLM gives its memory back while the policy trains
   transfer_queue.backend.SimpleStorage.num_data_storage_units=32  # each takes a CPU; the default of 8 can hang a small node
 
@@ -53,6 +55,8 @@ overrides=(
   # Precision and memory
   model_engine=megatron  # Megatron-core
   actor_rollout_ref.actor.megatron.use_distributed_optimizer=True  # bf16 weights; fp32 copies and Adam's states are spread over the data-parallel ranks
+  actor_rollout_ref.actor.megatron.param_offload=False  # weights and states stay on the GPU during rollouts
+  actor_rollout_ref.actor.megatron.optimizer_offload=False  # weights and states stay on the GPU during rollouts
   ++actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_cpu_offload=True  # optimizer states and step in host memory
   ++actor_rollout_ref.actor.optim.override_optimizer_config.optimizer_offload_fraction=1.0  # optimizer states and step in host memory
   ++actor_rollout_ref.actor.optim.override_optimizer_config.overlap_cpu_optimizer_d2h_h2d=True  # optimizer states and step in host memory
@@ -66,9 +70,9 @@ overrides=(
   trainer.n_gpus_per_node=8  # GPUs of each
   actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1  # ranks that slice every matrix
   actor_rollout_ref.actor.megatron.sequence_parallel=False  # they split norms and dropout along the sequence as well
-  actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=16  # stages the layers are split into
-  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_first_pipeline_stage=5  # layers of the first stage
-  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_last_pipeline_stage=5  # layers of the last stage
+  actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=8  # stages the layers are split into
+  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_first_pipeline_stage=11  # layers of the first stage
+  ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_last_pipeline_stage=11  # layers of the last stage
   actor_rollout_ref.actor.megatron.expert_model_parallel_size=8  # ranks the experts are spread over
   actor_rollout_ref.actor.megatron.expert_tensor_parallel_size=1  # ranks that slice each expert; left out it would be the tensor-parallel degree
   actor_rollout_ref.actor.megatron.context_parallel_size=1  # ranks that split the sequence

@@ -23,11 +23,11 @@ overrides=(
   data.seed=42  # shuffling
 
   # Batch
-  data.train_batch_size=2048  # prompts per step over all GPUs; each is answered rollout.n times
-  actor_rollout_ref.actor.ppo_mini_batch_size=2048  # prompts per optimizer step: one step per batch, strictly on-policy
-  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4  # sequences per GPU and pass, where batches are not filled by tokens
+  data.train_batch_size=1024  # prompts per step over all GPUs; each is answered rollout.n times
+  actor_rollout_ref.actor.ppo_mini_batch_size=1024  # prompts per optimizer step: one step per batch, strictly on-policy
+  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8  # sequences per GPU and pass, where batches are not filled by tokens
   actor_rollout_ref.actor.use_dynamic_bsz=True  # passes are filled by tokens, without padding
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192  # tokens per GPU and pass: micro batch x longest sequence
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384  # tokens per GPU and pass: micro batch x longest sequence
   trainer.total_epochs=1  # passes over the data
 
   # Optimization
@@ -41,8 +41,10 @@ overrides=(
   # Rollouts (vLLM)
   actor_rollout_ref.rollout.name=vllm  # vLLM servers on the training GPUs
   actor_rollout_ref.rollout.n=8  # answers per prompt
-  actor_rollout_ref.rollout.tensor_model_parallel_size=16  # GPUs that share one vLLM engine; verl's default is 2
-  actor_rollout_ref.rollout.gpu_memory_utilization=0.6  # share of each GPU that vLLM may take
+  actor_rollout_ref.rollout.tensor_model_parallel_size=8  # GPUs that share one vLLM engine; verl's default is 2
+  actor_rollout_ref.rollout.data_parallel_size=4  # data-parallel ranks inside an engine
+  actor_rollout_ref.rollout.expert_parallel_size=32  # ranks the experts are spread over: 1, or all of the engine
+  actor_rollout_ref.rollout.gpu_memory_utilization=0.4  # share of each GPU that vLLM may take
   actor_rollout_ref.rollout.free_cache_engine=True  # vLLM gives its memory back while the policy trains
   transfer_queue.backend.SimpleStorage.num_data_storage_units=32  # each takes a CPU; the default of 8 can hang a small node
 
@@ -54,6 +56,8 @@ overrides=(
   actor_rollout_ref.actor.strategy=fsdp2  # PyTorch FSDP2
   actor_rollout_ref.actor.fsdp_config.model_dtype=bfloat16  # weights in bf16; verl's default is fp32
   actor_rollout_ref.actor.fsdp_config.offload_policy=False  # everything stays on the GPU
+  actor_rollout_ref.actor.fsdp_config.param_offload=False  # weights and states stay on the GPU during rollouts
+  actor_rollout_ref.actor.fsdp_config.optimizer_offload=False  # weights and states stay on the GPU during rollouts
   actor_rollout_ref.model.enable_gradient_checkpointing=True  # recompute activations in backward, or keep them (faster)
   actor_rollout_ref.model.use_liger=False  # stock modules
 
