@@ -258,6 +258,10 @@ def time_dict(time: TimeEstimate) -> dict[str, Any] | None:
     shown = {"tokens_per_second": time.tokens_per_second, "hours": time.hours, "gpu_hours": time.gpu_hours,
              "cost": time.cost, "low": time.low, "high": time.high}  # fmt: skip
     rounded: dict[str, Any] = {k: None if v is None else float(f"{v:.3g}") for k, v in shown.items()}
+    if time.extra:
+        rounded["seconds_per_step"] = float(f"{time.extra['seconds_per_step']:.3g}")
+        rounded["parts"] = {name: float(f"{value:.3g}") for name, value in time.extra["parts"].items()}
+        rounded["causes"] = time.extra["causes"]
     return rounded | ({"reason": time.reason} if time.reason else {})
 
 

@@ -198,7 +198,13 @@ def _memory() -> JsonSchema:
 def _time() -> JsonSchema:
     """Numbers that are not known are null, and `reason` says why."""
     figures = ("tokens_per_second", "hours", "gpu_hours", "cost", "low", "high")
-    known = _object(dict.fromkeys(figures, _or_null(NUMBER)), {"reason": TEXT})
+    more = {
+        "seconds_per_step": NUMBER,
+        "parts": {"type": "object", "additionalProperties": NUMBER},
+        "causes": TEXTS,
+        "reason": TEXT,
+    }
+    known = _object(dict.fromkeys(figures, _or_null(NUMBER)), more)
     return {"anyOf": [known, _object({"reason": TEXT}), {"type": "null"}]}
 
 

@@ -189,6 +189,8 @@ def _best(row: Ranked, verbose: bool) -> str:
     ]
     if verbose and row.memory.causes:
         lines.append(_causes([cause.as_dict() for cause in row.memory.causes]))
+    if verbose and row.time.extra:
+        lines.append(_time_parts(row.time.extra["parts"], row.time.extra["causes"]))
     if verbose and row.unseated_by:
         lines.append("What would unseat it")
         lines += [_wrap(f"- {change}") for change in row.unseated_by]
@@ -267,6 +269,8 @@ def show_estimate(result: Mapping[str, Any], *, verbose: bool = False) -> str:
     if verbose and memory.get("causes"):
         blocks.append(_causes(memory["causes"]))
     blocks.append(_time_text(result["time"]))
+    if verbose and result["time"] and result["time"].get("parts"):
+        blocks.append(_time_parts(result["time"]["parts"], result["time"]["causes"]))
     if memory.get("notes"):
         blocks.append("\n".join(_wrap(f"- {note}") for note in memory["notes"]))
     return "\n\n".join(blocks) + "\n"
@@ -340,6 +344,18 @@ def _stage_rows(stages: Sequence[Mapping[str, float]]) -> list[list[str]]:
     names = ("state", "activations", "logits", "buffers", "overhead", "total")
     rows = [[str(index), *(f"{stage[name]:.1f}" for name in names)] for index, stage in enumerate(stages)]
     return [["stage", *names], *rows]
+
+
+def _time_parts(parts: Mapping[str, float], causes: Sequence[str]) -> str:
+    """Where the seconds of a step go, and what the range stands for."""
+    total = sum(parts.values()) or 1.0
+    shares = [
+        f"{name.replace('_', ' ')} {100 * seconds / total:.0f} %"
+        for name, seconds in parts.items()
+        if seconds
+    ]
+    lines = [_wrap("A step is " + ", ".join(shares)), "The range of the time stands for"]
+    return "\n".join([*lines, *(_wrap(f"- {cause}") for cause in causes)])
 
 
 def _time_text(time: Mapping[str, Any] | None) -> str:

@@ -185,3 +185,13 @@ def test_its_request_gives_the_same_estimate_again(run: Advisor, tmp_path: Any) 
     answers.write_text(yaml.safe_dump(first["request"]))
     again = run("estimate", "--answers", str(answers), "--output", "json").json()
     assert again["memory"] == first["memory"]
+
+
+def test_time_says_where_a_step_goes_and_what_its_range_stands_for(run: Advisor) -> None:
+    asked = ("estimate", *QWEN, "--gpus-per-node", "8", "--zero", "3", "--samples", "10000")
+    time = run(*asked, "--output", "json").json()["time"]
+    assert sum(time["parts"].values()) == pytest.approx(time["seconds_per_step"], rel=0.02)
+    assert any("seq_len" in cause for cause in time["causes"])
+    text = run(*asked, "--verbose").out
+    assert "A step is compute" in text
+    assert "The range of the time stands for" in text
