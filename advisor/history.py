@@ -24,7 +24,7 @@ class Rename:
     """What to write now; empty: nothing takes its place."""
     note: str = ""
     document: str = ""
-    """Where it holds; empty: in every document."""
+    """How the names of its documents start; empty: it holds in every document."""
 
     def text(self) -> str:
         where = f"{self.package} {self.until}"
@@ -57,8 +57,12 @@ def told(framework: str, version: str, document: str, problem: schemas.Problem) 
 def became(framework: str, version: str, document: str, key: str) -> str:
     """The same of a key."""
     for row in renames_of(framework, version):
-        if row.old == key and row.document in ("", document):
+        if row.old == key and document.startswith(row.document):
             return row.text()
+    for row in renames():
+        before = row.package == framework and release_key(version) < release_key(row.until)
+        if before and row.new == key and takes(framework, version, document, row.old):
+            return f"called {row.old} before {row.until}"
     there = [v for v in schemas.versions(framework) if takes(framework, v, document, key)]
     newer = [v for v in there if release_key(v) > release_key(version)]
     older = [v for v in there if release_key(v) < release_key(version)]

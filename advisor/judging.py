@@ -168,6 +168,7 @@ def _rank(
         warnings=(
             *(w.because for w in warnings(judged) if "not decided" not in w.because),
             *(t.text for t in traps(rules, plan)),
+            *(() if rules.releases[0].proven else (f"{rules.title} {rules.version}: {rules.proof}",)),
         ),
         judged=tuple(judged),
         scope=scope,
@@ -199,7 +200,12 @@ def _can(rules: FrameworkRules, plan: Plan) -> list[Reason]:
 
 def evidence_of(rules: FrameworkRules, plan: Plan, model: ModelFacts) -> dict[str, Any]:
     """What was proven for this combination: parsed, ran_cpu, ran_gpu, each with version and date, or None."""
-    return proven(rules.framework, rules.version, plan, model, lambda: digest_of(rules, plan, model))
+    found = proven(rules.framework, rules.version, plan, model, lambda: digest_of(rules, plan, model))
+    if not rules.releases[0].proven:
+        # A run with another release says nothing of this one.
+        found = {kind: found.get(kind) for kind in ("parsed", "ran_cpu", "ran_gpu")}
+        found["schema"] = {"version": rules.version, "note": rules.proof}
+    return found
 
 
 def digest_of(rules: FrameworkRules, plan: Plan, model: ModelFacts) -> str:

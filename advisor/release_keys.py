@@ -37,7 +37,11 @@ def release_problems(rules: FrameworkRules, plan: Plan, job: Job) -> list[str]:
     module = framework(rules.framework)
     rendered = module.TABLE.render(plan, job, partial(implied_values, rules))
     found: list[str] = []
+    known = schemas.load(rules.framework, rules.version).documents
     for name, content in module.READING.by_schema(rendered).items():
+        if name not in known:
+            found.append(f"it has no {name}, only {', '.join(sorted(known))}")
+            continue
         for problem in schemas.find_problems(rules.framework, rules.version, name, content):
             became = told(rules.framework, rules.version, name, problem)
             found.append(f"{problem.key}: {became or problem.message}")

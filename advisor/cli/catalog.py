@@ -329,7 +329,21 @@ def _framework_rows() -> Iterator[tuple[str, Any]]:
 
 def framework_row(row_id: str) -> dict[str, Any] | None:
     """One row of a framework's rules, whatever its kind."""
-    return next((row_dict(name, row) for name, row in _framework_rows() if row.id == row_id), None)
+    pinned = next((row_dict(name, row) for name, row in _framework_rows() if row.id == row_id), None)
+    return pinned or _row_of_a_release(row_id)
+
+
+def _row_of_a_release(row_id: str) -> dict[str, Any] | None:
+    """A row that holds for other releases than the pinned one."""
+    from advisor import schemas
+    from advisor.rules import load_framework
+
+    name = row_id.partition(".")[0]
+    for version in schemas.versions(name):
+        for row in load_framework(name, version=version).rows:
+            if row.id == row_id:
+                return row_dict(name, row)
+    return None
 
 
 def row_dict(framework: str, row: Any) -> dict[str, Any]:
@@ -339,7 +353,7 @@ def row_dict(framework: str, row: Any) -> dict[str, Any]:
     shown: dict[str, Any] = {"id": row.id, "framework": framework, "about": _about(row), "title": row.title}
     if isinstance(row, Capability):
         shown["supported"] = row.value
-    for key in ("field", "values", "when", "set", "note"):
+    for key in ("field", "values", "when", "set", "note", "since", "until"):
         value = getattr(row, key, None)
         if value:
             shown[key] = _plain(value)

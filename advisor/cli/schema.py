@@ -227,7 +227,8 @@ def _ranked() -> JsonSchema:
         "time": _time(),
         "reasons": _array(_reason()),
         "evidence": _object(
-            dict.fromkeys(("parsed", "ran_cpu", "ran_gpu"), proof), {"schema": proof, "nearest": nearest}
+            dict.fromkeys(("parsed", "ran_cpu", "ran_gpu"), proof),
+            {"schema": {"anyOf": [proof, _object({"version": TEXT, "note": TEXT})]}, "nearest": nearest},
         ),
         "warnings": TEXTS,
     }

@@ -148,6 +148,15 @@ def size_rows() -> tuple[Row, ...]:
     )
 
 
+def renamed(cases: Sequence[Case], release: str, names: Mapping[str, str]) -> tuple[Case, ...]:
+    """The cases as a release writes them, and as the ones before it did. `names`: key -> what it was called."""
+    before = (
+        replace(case, keys={names.get(key, key): value for key, value in case.keys.items()}, until=release)
+        for case in cases
+    )
+    return (*(replace(case, since=release) for case in cases), *before)
+
+
 GROUP_LOSSES: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "grpo": ({"loss_type": "grpo"}, "the loss of the GRPO paper"),
     "dapo": (

@@ -299,7 +299,7 @@ def _choice_lines(row: Choice, plan: Plan, version: str) -> list[tuple[str, Line
 
 
 def cases_in(row: Choice, version: str) -> tuple[Case, ...]:
-    """The cases that a release has; no version: all."""
+    """The cases that a release has."""
     return tuple(case for case in row.cases if in_release(case.since, case.until, version))
 
 

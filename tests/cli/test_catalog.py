@@ -88,3 +88,13 @@ def test_rules_for_a_request_as_text(run: Advisor, tmp_path: Path) -> None:
     assert one.out.count("gate.pinned") == 6
     assert "gate.avoided" not in one.out
     assert run("rules", "gate.pined", "--for", str(answers)).code == 2
+
+
+def test_keys_of_a_framework_with_their_releases(run: Advisor) -> None:
+    found = run("frameworks", "llamafactory", "--keys", "--output", "json").json()
+    rows = {row["key"]: row for row in found["keys"]}
+    assert found["releases"][0] == "0.9.5"
+    assert rows["use_muon"]["releases"] == ["0.9.5", "0.9.4", "0.9.3"]
+    text = run("frameworks", "llamafactory", "--keys").out
+    assert any(line.split()[:4] == ["use_muon", "train", "since", "0.9.3"] for line in text.splitlines())
+    assert run("frameworks", "--keys").code == 2

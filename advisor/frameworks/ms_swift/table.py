@@ -35,6 +35,7 @@ from advisor.frameworks.shared import (
     adapter_rows,
     batch_rows,
     optimizer_row,
+    renamed,
     schedule_rows,
     seed_row,
     size_rows,
@@ -102,6 +103,32 @@ def _methods() -> tuple[Case, ...]:
     return tuple(cases)
 
 
+TUNINGS = (
+    Case(("full", "none"), {"tuner_type": "full"}, "all weights"),
+    Case(
+        ("freeze", "none"),
+        {"tuner_type": "full", "freeze_parameters_ratio": 1.0},
+        "all but the last layers",
+    ),
+    Case(("lora", "none"), {"tuner_type": "lora"}, "low-rank adapters"),
+    Case(
+        ("dora", "none"),
+        {"tuner_type": "lora", "use_dora": True},
+        "adapters with a learned magnitude",
+    ),
+    Case(
+        ("qlora", "4bit"),
+        {"tuner_type": "lora", "quant_method": "bnb", "quant_bits": 4},
+        "adapters on a 4-bit NF4 base",
+    ),
+    Case(
+        ("qlora", "8bit"),
+        {"tuner_type": "lora", "quant_method": "bnb", "quant_bits": 8},
+        "adapters on an 8-bit base",
+    ),
+)
+
+
 MODEL_ROWS: tuple[Row, ...] = (
     Choice(
         ("backend",),
@@ -122,30 +149,7 @@ MODEL_ROWS: tuple[Row, ...] = (
     Derived("ref_adapters", reference_adapters, "the reference starts from it too", group=MODEL),
     Choice(
         ("tuning", "quantization"),
-        (
-            Case(("full", "none"), {"tuner_type": "full"}, "all weights"),
-            Case(
-                ("freeze", "none"),
-                {"tuner_type": "full", "freeze_parameters_ratio": 1.0},
-                "all but the last layers",
-            ),
-            Case(("lora", "none"), {"tuner_type": "lora"}, "low-rank adapters"),
-            Case(
-                ("dora", "none"),
-                {"tuner_type": "lora", "use_dora": True},
-                "adapters with a learned magnitude",
-            ),
-            Case(
-                ("qlora", "4bit"),
-                {"tuner_type": "lora", "quant_method": "bnb", "quant_bits": 4},
-                "adapters on a 4-bit NF4 base",
-            ),
-            Case(
-                ("qlora", "8bit"),
-                {"tuner_type": "lora", "quant_method": "bnb", "quant_bits": 8},
-                "adapters on an 8-bit base",
-            ),
-        ),
+        renamed(TUNINGS, "4.0.0", {"tuner_type": "train_type"}),
         group=MODEL,
     ),
     Derived("trainable_parameters", last_layers, "the layers that train", group=MODEL),

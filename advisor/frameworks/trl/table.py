@@ -266,7 +266,8 @@ METHOD_ROWS: tuple[Row, ...] = (
 
 OPTIM_ROWS: tuple[Row, ...] = (
     *batch_rows(BATCH),
-    *schedule_rows(OPTIM),
+    # 0.29.1 is the first release read that goes with transformers 5.
+    *schedule_rows(OPTIM, ratio_until="0.29.1"),
     optimizer_row(OPTIM),
     seed_row(OPTIM),
 )

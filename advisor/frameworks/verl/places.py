@@ -101,7 +101,14 @@ def choice(
 
 
 def derived(
-    rl: str, sft: str, compute: Callable[[Plan, Job], Any], why: str, group: str, when: When = always
+    rl: str,
+    sft: str,
+    compute: Callable[[Plan, Job], Any],
+    why: str,
+    group: str,
+    when: When = always,
+    *,
+    since: str = "",
 ) -> tuple[Row, ...]:
     """A computed key that lies elsewhere in RL and in SFT; an empty name: it is not there."""
 
@@ -109,7 +116,7 @@ def derived(
         return lambda p, j: compute(p, j) if kind(p) and when(p) else ABSENT
 
     rows = ((rl, is_rl), (sft, is_sft))
-    return tuple(Derived(key, only(kind), why, group=group) for key, kind in rows if key)
+    return tuple(Derived(key, only(kind), why, group=group, since=since) for key, kind in rows if key)
 
 
 def critic(

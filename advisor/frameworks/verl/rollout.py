@@ -12,6 +12,7 @@ from advisor.frameworks.table import (
     Choice,
     Const,
     Derived,
+    Job,
     Key,
     Row,
 )
@@ -39,12 +40,16 @@ def _reward_model(key: str, compute: Callable[[Plan], Any], why: str) -> Row:
     )
 
 
-def _custom_reward(key: str, value: str, why: str) -> Row:
-    return Derived(
-        f"reward.custom_reward_function.{key}",
-        lambda p, j: value if p.online and j.reward else ABSENT,
-        why,
-        group=REWARDS,
+def _custom_reward(key: str, value: str, why: str) -> tuple[Row, ...]:
+    """It stood at the top before 0.7.1."""
+
+    def compute(plan: Plan, job: Job) -> Any:
+        return value if plan.online and job.reward else ABSENT
+
+    name = f"custom_reward_function.{key}"
+    return (
+        Derived(f"reward.{name}", compute, why, group=REWARDS, since="0.7.1"),
+        Derived(name, compute, why, group=REWARDS, until="0.7.1"),
     )
 
 
@@ -123,6 +128,7 @@ ROLLOUT_ROWS: tuple[Row, ...] = (
         lambda p, j: 2 * p.nodes,
         "each takes a CPU; the default of 8 can hang a small node",
         ROLLOUTS,
+        since="0.8.0",
     ),
     *derived(
         "ray_kwargs.ray_init.num_cpus",
@@ -135,8 +141,8 @@ ROLLOUT_ROWS: tuple[Row, ...] = (
 )
 
 REWARD_ROWS: tuple[Row, ...] = (
-    _custom_reward("path", REWARD_FILE, "calls your function in rewards.py"),
-    _custom_reward("name", "compute_score", "the function in that file"),
+    *_custom_reward("path", REWARD_FILE, "calls your function in rewards.py"),
+    *_custom_reward("name", "compute_score", "the function in that file"),
     _reward_model("enable", lambda p: True, "a model scores the answers"),
     Derived(
         "reward.reward_model.model_path",
