@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from advisor.errors import AdvisorError
 from advisor.estimate.memory import estimate_memory
-from tests.accuracy.published_filter import Row, published_gib, shows, why_loose
+from tests.accuracy.published_filter import EXACT, Row, published_gib, shows, why_loose
 from tests.accuracy.published_request import Unsayable, explicit_of
 
 ROWS = Path(__file__).with_name("published.csv")
@@ -76,6 +76,11 @@ def compared() -> tuple[tuple[Compared, ...], tuple[tuple[Row, str], ...]]:
 
 def strict() -> list[Compared]:
     return [row for row in compared()[0] if not row.loose]
+
+
+def known_length() -> list[Compared]:
+    """Strict or not, of every source: the rows whose length is a length and not a cap."""
+    return [row for row in compared()[0] if row.row["seq_note"].startswith(EXACT)]
 
 
 def mean_error(rows: list[Compared]) -> float:

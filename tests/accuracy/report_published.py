@@ -10,6 +10,7 @@ from tests.accuracy.published import (
     OLD_LIBRARY,
     Compared,
     compared,
+    known_length,
     mean_error,
     share_inside,
     strict,
@@ -98,6 +99,7 @@ def lines() -> list[str]:
     exact = strict()
     today = [row for row in exact if row.row["id"] not in OLD_LIBRARY]
     loose = [row for row in rows if row.loose]
+    lengths = known_length()
     known = [r for r in loose if r.row["seq_note"].startswith(("packed", "exact", "inputs"))]
     return [
         "## Published measurements",
@@ -110,6 +112,10 @@ def lines() -> list[str]:
         *_strict_table(exact),
         "",
         REMARKS.format(old=OLD_BITSANDBYTES),
+        "",
+        f"Over all {len(lengths)} rows with a known length, strict or not, the median error is "
+        f"{100 * median(abs(r.error) for r in lengths):.0f} %: the cause `unexplained`. The half-width is above "
+        "20 % only below 8 GiB, where the CUDA context is most of it.",
         "",
         f"Looser rows, tuned to by nothing: {len(loose)}, of which {len(known)} have a known length: {_about(known)}.",
         "",

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from statistics import mean
+from statistics import mean, median
 
 import pytest
 
-from tests.accuracy.published import OLD_LIBRARY, compared, mean_error, read_rows, share_inside, strict
+from advisor.facts.memory_causes import memory_causes
+from tests.accuracy.published import (
+    OLD_LIBRARY,
+    compared,
+    known_length,
+    mean_error,
+    read_rows,
+    share_inside,
+    strict,
+)
 from tests.accuracy.published_filter import published_gib, shows, why_loose
 from tests.accuracy.published_request import Unsayable, request_of
 from tests.accuracy.report_published import lines
@@ -41,6 +50,17 @@ def test_rows_with_a_known_length_of_any_source() -> None:
     ]
     assert len(rows) >= 60
     assert sorted(abs(r.error) for r in rows)[len(rows) // 2] <= 0.15
+
+
+def test_what_is_unexplained_is_what_these_rows_leave() -> None:
+    """The cause `unexplained` is their median error: it has to move when the formulas do."""
+    cause = next(c for c in memory_causes() if c.name == "unexplained")
+    found = median(abs(row.error) for row in known_length())
+    assert cause.high == -cause.low == pytest.approx(found, abs=0.02)
+
+
+def test_the_range_is_wide_only_where_the_cuda_context_is_most_of_it() -> None:
+    assert all(row.total < 8 for row in known_length() if row.half_width > 0.20)
 
 
 @pytest.mark.parametrize(

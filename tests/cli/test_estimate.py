@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import DATA, Advisor
+from tests.cli.conftest import BASE, DATA, Advisor
 
 QWEN = ("--model", "Qwen/Qwen3-8B", "--gpu", "h100")
 MOE = (
@@ -195,3 +195,15 @@ def test_time_says_where_a_step_goes_and_what_its_range_stands_for(run: Advisor)
     text = run(*asked, "--verbose").out
     assert "A step is compute" in text
     assert "The range of the time stands for" in text
+
+
+def test_verbose_names_the_causes_of_the_range(run: Advisor) -> None:
+    plain, told = (
+        run("estimate", *BASE, "--tuning", "lora"),
+        run("estimate", *BASE, "--tuning", "lora", "--verbose"),
+    )
+    assert "cause of the range" not in plain.out
+    for cause in ("cuda-context", "kernels", "fragmentation", "unexplained", "sample-lengths"):
+        assert f"- {cause}: " in told.out
+    for tag in ("measured", "derived", "assumed"):
+        assert tag in told.out
