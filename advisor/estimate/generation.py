@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from advisor.estimate.model_sums import ModelSums
+from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.rollout import GIB, cache_bytes_per_token, engine_weights
 from advisor.estimate.speed import DEFAULT_BANDWIDTH_GB_S, GIGA, Rates
 from advisor.estimate.states import sharding_stage
@@ -85,7 +86,16 @@ def _rows_at_once(
 
 
 def sync_seconds(sums: ModelSums, plan: Plan, r: Rates) -> float:
-    """The trained weights brought to the engine once per step, in 16 bit."""
+    """The trained weights brought to the engine once per step, in 16 bit; and, where the training state rests in
+    host memory meanwhile, its way there and back."""
     if plan.rollout_engine != "vllm":
         return 0.0
-    return 2.0 * sums.total / (r.constants.sync_gb_s * GIGA)
+    seconds = 2.0 * sums.total / (r.constants.sync_gb_s * GIGA)
+    if plan.rollout_offload:
+        owned = sum(trainable_parameters(sums, plan)) / plan.world_size
+        seconds += 2.0 * STATE_BYTES * owned / (r.constants.pcie_gb_s * GIGA)
+    return seconds
+
+
+STATE_BYTES = 14.0
+"""16-bit weight, fp32 copy and two moments: what a sharded trainable parameter moves."""

@@ -188,3 +188,22 @@ def test_generation_waits_for_the_cache() -> None:
         for f in (0.3, 0.8)
     )
     assert large < small
+
+
+def test_an_engine_over_nodes_spreads_its_experts() -> None:
+    """The same GPUs in one engine of more data-parallel groups read less of the experts each; states that rest in
+    host memory while it generates travel there and back."""
+    base = {"method": "grpo", "prompt_len": 512, "response_len": 2048, "generations": 16, "gpus_per_node": 8,
+            "nodes": 4, "rollout_engine": "vllm", "rollout_memory_fraction": 0.6, "rollout_tensor_parallel": 8,
+            "micro_batch_size": 16, "tuning": "full", "lora_rank": 0}  # fmt: skip
+    sums, where = model_sums(m.QWEN3_235B), cluster(8, 4)
+    alone, spread, away = (
+        step_time(sums, Plan(**{**base, **more}), where, 1500, 989.0)
+        for more in (
+            {},
+            {"rollout_data_parallel": 4, "rollout_expert_parallel": 32},
+            {"rollout_data_parallel": 4, "rollout_expert_parallel": 32, "rollout_offload": True},
+        )
+    )
+    assert spread.rollout < alone.rollout
+    assert away.sync > spread.sync
