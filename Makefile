@@ -3,12 +3,13 @@
 # make check      ruff, format, strict types
 # make conformance       the real frameworks, in their own environments (cached outside the checkout)
 # make conformance-full  every real run of tests/conformance/runs.yaml; writes what it proved into rules/evidence
+# make accuracy   docs/accuracy.md anew: the estimates beside traced, published and known outcomes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo setup test check conformance conformance-full examples clean
+.PHONY: demo setup test check conformance conformance-full examples accuracy clean
 
 demo: $(STAMP)
 	$(BIN)/advisor new my-run --model Qwen/Qwen3-8B --gpu h100 --method sft \
@@ -42,6 +43,9 @@ conformance-full: $(STAMP)
 
 examples: $(STAMP)
 	$(BIN)/python tools/render_examples.py
+
+accuracy: $(STAMP)
+	$(BIN)/python tools/accuracy_report.py
 
 clean:
 	rm -rf $(VENV) dist build rules/compiled.json
