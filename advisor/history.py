@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from advisor import schemas
 from advisor.paths import rules_root
@@ -52,6 +53,15 @@ def renames_of(framework: str, version: str) -> Iterator[Rename]:
 def told(framework: str, version: str, document: str, problem: schemas.Problem) -> str:
     """Why a release does not take a key that another takes or took; empty: nothing is known of it."""
     return became(framework, version, document, problem.key) if problem.kind == "unknown" else ""
+
+
+def taken_since(framework: str, version: str, document: str, key: str, value: Any) -> str:
+    """The first later release read that takes this value of a top-level key; empty: none does."""
+    for later in reversed(schemas.versions(framework)):
+        newer = release_key(later) > release_key(version) and takes(framework, later, document, key)
+        if newer and not schemas.problems(framework, later, document, {key: value}):
+            return later
+    return ""
 
 
 def became(framework: str, version: str, document: str, key: str) -> str:

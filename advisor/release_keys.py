@@ -8,7 +8,7 @@ from advisor import schemas
 from advisor.errors import CannotExpress, InputError
 from advisor.frameworks import framework
 from advisor.frameworks.table import Job
-from advisor.history import told
+from advisor.history import taken_since, told
 from advisor.plan import Plan
 from advisor.resolve import Resolved
 from advisor.rules import FrameworkRules, Reason
@@ -44,6 +44,10 @@ def release_problems(rules: FrameworkRules, plan: Plan, job: Job) -> list[str]:
             continue
         for problem in schemas.find_problems(rules.framework, rules.version, name, content):
             became = told(rules.framework, rules.version, name, problem)
+            if problem.kind == "value" and problem.key in content:
+                value = content[problem.key]
+                later = taken_since(rules.framework, rules.version, name, problem.key, value)
+                became = f"{problem.message} ({later} takes it)" if later else became
             found.append(f"{problem.key}: {became or problem.message}")
     return found
 

@@ -108,6 +108,11 @@ def test_a_value_that_the_release_has_no_case_for_is_refused() -> None:
     job = job_for(plan, version="0.9.2")
     found = release_problems(load_framework("llamafactory", version="0.9.2"), plan, job)
     assert found == ["use_muon: new in 0.9.3"]
+    lora = plan_for("verl")
+    refused = release_problems(load_framework("verl", version="0.7.0"), lora, job_for(lora, version="0.7.0"))
+    assert len(refused) == 1
+    assert refused[0].startswith("model.target_modules: ")
+    assert refused[0].endswith("it takes text (0.7.1 takes it)")
     with pytest.raises(CannotExpress):
         release_problems(
             load_framework("llamafactory", version="0.9.2"), plan_for("llamafactory", precision="fp8"), job

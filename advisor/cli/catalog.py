@@ -239,6 +239,7 @@ def _methods(name: str) -> list[str]:
 
 
 def _framework(name: str) -> dict[str, Any]:
+    from advisor import schemas
     from advisor.rules import load_framework
 
     rules = load_framework(name)
@@ -249,6 +250,7 @@ def _framework(name: str) -> dict[str, Any]:
         "docs": rules.docs,
         "distribution": rules.distribution,
         "releases": [{"version": r.version, "python": r.python} for r in rules.releases],
+        "by_schema": [version for version in schemas.versions(name) if version != rules.version],
         "methods": _methods(name),
         "rows": [row_dict(name, row) for row in rules.rows],
     }
@@ -260,9 +262,8 @@ def _show_framework(shown: Mapping[str, Any], output: str) -> None:
         return
     releases = ", ".join(f"{r['version']} (Python {r['python']})" for r in shown["releases"])
     click.echo(f"{shown['title']} ({shown['framework']}): {shown['role']}")
-    click.echo(
-        f"Releases  {releases}\nDocs      {shown['docs'] or '-'}\nMethods   {', '.join(shown['methods'])}\n"
-    )
+    click.echo(f"Releases  {releases}; by their keys alone: {', '.join(shown['by_schema'])}")
+    click.echo(f"Docs      {shown['docs'] or '-'}\nMethods   {', '.join(shown['methods'])}\n")
     body = [[row["id"], row["about"], row["title"] or row["because"][:70]] for row in shown["rows"]]
     click.echo(table([["id", "row", "what"], *body]))
     click.echo("\nOne row, with its evidence: advisor rules ID")
