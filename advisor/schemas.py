@@ -299,8 +299,11 @@ def _wrong_element(accepted: Accepted, values: Iterable[Any]) -> str:
 
 
 def _fits(types: Iterable[str], value: Any, words: bool) -> bool:
-    """As a word of a command line anything but a list does for a text, a mapping too (it is written as JSON)."""
-    return any(_is(value, name) for name in types) or (words and "str" in types)
+    """As a word of a command line anything but a list does for a text (a mapping is written as JSON), and the
+    text of a number for the number."""
+    if words and ("str" in types or ("float" in types and isinstance(value, str) and NUMBER.match(value))):
+        return True
+    return any(_is(value, name) for name in types)
 
 
 def _number_hint(value: Any) -> str:

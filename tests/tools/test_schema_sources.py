@@ -77,7 +77,7 @@ def test_fields_of_a_dataclass(write: Write) -> None:
         "layers": {"type": "list", "of": "int", "default": [1, 2]},
         "either": {"type": "dict|str", "optional": True, "default": None},
         "speed": {"type": "str", "choices": ["slow", "fast"], "default": "fast"},
-        "free": {"type": "str", "default": "slow"},
+        "free": {"type": "str", "choices": ["slow", "fast"], "default": "slow"},
         "size": {"type": "str", "choices": ["small", "large"], "default": "small"},
         "word": {"type": "str|bool", "choices": ["a", "b"], "default": "a"},
         "made": {"type": "str", "computed": True},

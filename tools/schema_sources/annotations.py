@@ -29,6 +29,8 @@ class Kind:
     """Classes whose keys stand below this one."""
     items: tuple[Definition, ...] = ()
     """Classes whose keys stand in each element of the list."""
+    enums: tuple[Any, ...] = ()
+    """Values of enumerations, kept even where any text is admitted beside them."""
     of: tuple[str, ...] = ()
     """Types of a list's elements, where they are plain."""
 
@@ -39,6 +41,7 @@ class Kind:
             _unique(self._binding(other) + other._binding(self)),
             _unique(self.models + other.models),
             _unique(self.items + other.items),
+            _unique(self.enums + other.enums),
             _unique(self.of + other.of) if self._listed(other) else (),
         )
 
@@ -148,4 +151,6 @@ def _enum(code: Code, found: Definition) -> Kind:
         values = tuple(code.enum_values(found))
     except Unknown:
         return Kind(("str",))
-    return Kind(_unique(tuple(type_name(value) for value in values)), choices=_unique(values))
+    return Kind(
+        _unique(tuple(type_name(value) for value in values)), choices=_unique(values), enums=_unique(values)
+    )

@@ -72,10 +72,12 @@ def _settings(code: Code, module: str, value: ast.expr | None, inside: ast.Call 
 def _aliases(code: Code, module: str, keywords: dict[str | None, ast.expr]) -> tuple[str, ...]:
     """The names a file may use, where they are not the attribute's."""
     for keyword in ("validation_alias", "alias"):
-        if keyword in keywords:
-            try:
-                found = code.value(module, keywords[keyword])
-            except Unknown:
-                continue
-            return (found,) if isinstance(found, str) else tuple(found)
+        given = keywords.get(keyword)
+        if given is None:
+            continue
+        names = given.args if isinstance(given, ast.Call) else [given]  # AliasChoices("one", "other")
+        try:
+            return tuple(str(code.value(module, name)) for name in names)
+        except Unknown:
+            continue
     return ()

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Mapping
 
-from tools.schema_sources import hydra, signatures
+from tools.schema_sources import hydra, signatures, unsloth_source
 from tools.schema_sources.archives import Source
 from tools.schema_sources.code import Code, Definition, Unknown
 from tools.schema_sources.rows import Row, Section, all_rows
@@ -145,7 +145,10 @@ def ms_swift(packages: Packages) -> Schema:
         found = present(code, candidates)
         if found:
             # swift/cli/main.py writes each value of the YAML as words behind `--key`.
-            schema.add_classes(command, code, found).words = True
+            document = schema.add_classes(command, code, found)
+            document.words = True
+            if "config.pop('ENV'" in (packages["swift"].read("swift/cli/main.py") or ""):
+                document.keys["ENV"] = {"type": "dict", "open": True, "computed": True}
     return schema
 
 
@@ -160,15 +163,23 @@ AXOLOTL_SCHEMAS = (
 def axolotl(packages: Packages) -> Schema:
     code, schema = Code(packages), Schema()
     schema.add_classes("train", code, present(code, AXOLOTL_SCHEMAS))
+    built_in = _axolotl_built_in(code)
     for plugin, arguments in _axolotl_plugins(code, packages["axolotl"]):
         definition = code.class_at(arguments)
-        held = {
-            key: {**row, "requires": {"plugins": plugin}} for key, row in all_rows(code, definition).items()
-        }
+        needs = {} if plugin in built_in else {"requires": {"plugins": plugin}}
+        held = {key: {**row, **needs} for key, row in all_rows(code, definition).items()}
         label = f"plugin {plugin}"
         schema.sections[label] = Section(code.origin(definition), held)
         schema.documents["train"].includes.append(label)
     return schema
+
+
+def _axolotl_built_in(code: Code) -> list[str]:
+    """Plugins that are registered unasked; releases before 0.21 have none."""
+    try:
+        return code.value("axolotl.integrations.base", ast.Name("BUILTIN_PLUGINS"))
+    except Unknown:
+        return []
 
 
 def _axolotl_plugins(code: Code, source: Source) -> list[tuple[str, str]]:
@@ -204,76 +215,29 @@ def _input_args(code: Code, plugin: Definition) -> str:
 
 # --- Unsloth --------------------------------------------------------------------------------------
 
-UNSLOTH_CALLS = {
-    "FastLanguageModel.from_pretrained": ("unsloth.models.loader:FastLanguageModel", "from_pretrained"),
-    "FastLanguageModel.get_peft_model": ("unsloth.models.llama:FastLlamaModel", "get_peft_model"),
-    "FastModel.from_pretrained": ("unsloth.models.loader:FastModel", "from_pretrained"),
-    "FastModel.get_peft_model": ("unsloth.models.vision:FastBaseModel", "get_peft_model"),
-}
-"""Call -> class and function that hold its signature."""
-UNSLOTH_LOADERS = (
-    "unsloth.models.loader:FastLanguageModel", "unsloth.models.loader:FastModel",
-    "unsloth.models.llama:FastLlamaModel", "unsloth.models.vision:FastBaseModel",
-)  # fmt: skip
-"""Each hands the `**kwargs` of `from_pretrained` on to the next, and at last to transformers."""
-UNSLOTH_CONFIGS = ("SFTConfig", "DPOConfig", "KTOConfig", "ORPOConfig", "CPOConfig", "RewardConfig", "GRPOConfig",
-                   "RLOOConfig", "GKDConfig", "DistillationConfig")  # fmt: skip
-UNSLOTH_PATCH = "unsloth/models/rl.py"
-UNSLOTH_ADDED = {
-    "": ("max_seq_length",),
-    "SFTConfig": ("context_parallel_size", "context_parallel_backend", "context_parallel_rotate_method"),
-    "DPOConfig": ("context_parallel_size", "context_parallel_backend"),
-    "GRPOConfig": (
-        "context_parallel_size", "context_parallel_backend", "vllm_sampling_params", "unsloth_num_chunks",
-        "unsloth_logit_chunk_multiplier", "unsloth_grpo_mini_batch",
-    ),
-}  # fmt: skip
-"""Fields that Unsloth's text of UNSLOTH_PATCH gives to the configs it rewrites; the empty name: to all."""
-
 
 def unsloth(packages: Packages) -> Schema:
     code, schema = Code(packages), Schema()
-    for name, (owner, function) in UNSLOTH_CALLS.items():
+    for name, (owner, function) in unsloth_source.CALLS.items():
         definition = signatures.method(code.class_at(owner), function)
-        module = code.module(definition.module)
-        assert module
         rows = signatures.rows(code, definition)
         if function == "from_pretrained":
-            rows = {**_loader_keywords(code), **rows}
-        schema.sections[name] = Section(f"{module.path}:{function}", rows)
-        schema.documents[name] = Document([name])
-        if function == "get_peft_model":  # its **kwargs become arguments of peft's LoraConfig
-            schema.add_classes(name, code, present(code, "peft.tuners.lora.config:LoraConfig"))
-    added = _unsloth_fields(packages["unsloth"].read(UNSLOTH_PATCH) or "")
-    for config in UNSLOTH_CONFIGS:
+            rows = {**unsloth_source.loader_keywords(code), **rows}
+        module = code.module(definition.module)
+        schema.sections[name] = Section(f"{module.path if module else owner}:{function}", rows)
+        # The **kwargs of get_peft_model become arguments of peft's LoraConfig.
+        extra = ["peft.tuners.lora.config:LoraConfig"] if function == "get_peft_model" else []
+        schema.add_classes(name, code, present(code, *extra)).includes.insert(0, name)
+    patch = unsloth_source.read_patch(code, packages["transformers"].version)
+    for config in unsloth_source.CONFIGS:
         lower = config.removesuffix("Config").lower()
         own = there(
             code, f"trl.trainer.{lower}_config:{config}", f"trl.experimental.{lower}.{lower}_config:{config}"
         )
         if own:
             document = schema.add_classes(config, code, [own])
-            names = (*UNSLOTH_ADDED[""], *UNSLOTH_ADDED.get(config, ()))
-            document.keys |= {key: added[key] for key in names if key in added}
+            document.keys |= patch.changes(f"{lower}_trainer", schema.keys(config))
     return schema
-
-
-def _loader_keywords(code: Code) -> dict[str, Row]:
-    found: dict[str, Row] = {}
-    for reference in UNSLOTH_LOADERS:
-        found |= signatures.read_from_kwargs(signatures.method(code.class_at(reference), "from_pretrained"))
-    return found
-
-
-def _unsloth_fields(text: str) -> dict[str, Row]:
-    """Fields in the class texts that Unsloth executes: `name : Optional[type] = field(default = value,`."""
-    pattern = r"(\w+) ?: Optional\[(\w+)\] = field\(\s*default = ([^,]+),"
-    return {
-        name: {
-            "type": {"Any": "any"}.get(kind, kind), "optional": True, "default": ast.literal_eval(default),
-            "from": UNSLOTH_PATCH,
-        }
-        for name, kind, default in re.findall(pattern, text)
-    }  # fmt: skip
 
 
 # --- verl -----------------------------------------------------------------------------------------
@@ -298,7 +262,7 @@ def verl(packages: Packages) -> Schema:
             if any(packages["verl"].read(f"{VERL_ROOT}/{file}.yaml") is None for file in files):
                 continue
             rows = _verl_rows(code, tree.compose(config, chosen))
-            keys = {**rows, **_verl_choices(tree, config), **_verl_free(packages["verl"], rows)}
+            keys = {**rows, **_verl_choices(tree, config, chosen), **_verl_free(packages["verl"], rows)}
             schema.documents[name] = Document(keys=keys)
             break
     _share(schema, "ppo", [name for name in schema.documents if name.startswith("main_ppo")])
@@ -329,10 +293,15 @@ def _verl_rows(code: Code, tree: hydra.Tree) -> dict[str, Row]:
     return found
 
 
-def _verl_choices(tree: hydra.Hydra, config: str) -> dict[str, Row]:
+def _verl_choices(tree: hydra.Hydra, config: str, chosen: Mapping[str, str]) -> dict[str, Row]:
     """`group=option`: which file a part of the tree comes from."""
     return {
-        key: {"type": "str|dict", "choices": options, "default": default, "from": f"{config}.yaml"}
+        key: {
+            "type": "str|dict",
+            "choices": options,
+            "default": chosen.get(key, default),
+            "from": f"{config}.yaml",
+        }
         for key, (options, default) in tree.groups(config).items()
     }
 
@@ -356,6 +325,7 @@ def _verl_free(source: Source, rows: Mapping[str, Row]) -> dict[str, Row]:
         for end, part in enumerate(parts, start=1):
             if part in VERL_HANDED_ON:
                 found[".".join(parts[:end])] = {
+                    **(row if end == len(parts) else {}),
                     "type": "dict",
                     "optional": True,
                     "open": True,

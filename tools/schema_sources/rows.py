@@ -145,7 +145,9 @@ def _row(
         row["of"] = "|".join(kind.of)
     if kind.optional:
         row["optional"] = True
-    choices = each.choices or kind.choices
+    # Argument parsers take `Enum | str` for the enumeration; pydantic takes any text.
+    parsed = kind.enums if dataclass_fields.is_dataclass(definition) and types == ("str",) else ()
+    choices = each.choices or kind.choices or parsed
     if choices and types != (ANY,):
         row["choices"] = list(choices)
     if any(pydantic_models.is_open(code, model) for model in kind.models):

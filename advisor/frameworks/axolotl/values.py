@@ -13,9 +13,12 @@ from advisor.frameworks.table import (
     Job,
 )
 from advisor.plan import Plan
+from advisor.releases import release_key
 
 LIGER_PLUGIN = "axolotl.integrations.liger.LigerPlugin"
 EXPERT_PLUGIN = "axolotl.integrations.expert_parallel.ExpertParallelPlugin"
+BUILT_IN_SINCE = (0, 21)
+"""Release that registers the plugin of expert parallelism unasked (axolotl/integrations/base.py:48)."""
 SWANLAB_PLUGIN = "axolotl.integrations.swanlab.SwanLabPlugin"
 LARGE = 50e9
 """Parameters from which on a whole checkpoint is not gathered on one rank when all weights train."""
@@ -91,7 +94,8 @@ def warmup_steps(plan: Plan, job: Job) -> Any:
 def plugins(plan: Plan, job: Job) -> Any:
     liger = [LIGER_PLUGIN] if plan.liger or plan.loss == "fused" else []
     swanlab = [SWANLAB_PLUGIN] if job.tracker == "swanlab" else []
-    experts = [EXPERT_PLUGIN] if plan.expert_parallel > 1 else []
+    named = bool(job.version) and release_key(job.version) < BUILT_IN_SINCE
+    experts = [EXPERT_PLUGIN] if plan.expert_parallel > 1 and named else []
     return [*liger, *experts, *swanlab] or ABSENT
 
 
