@@ -40,7 +40,7 @@ def check_path(path: Path, request: Request) -> Checked:
         version=rules.version,
         plan=read.plan.as_dict(),
         described=f"{read.plan.method}, {describe(read.plan)}",
-        findings=(*_missing(gathered), *keys.findings, *meant.findings),
+        findings=(*_missing(gathered), *keys.findings, *read.findings, *meant.findings),
         evidence=rules.proof,
         memory=None if meant.memory is None else meant.memory.as_dict(),
         model=meant.model,

@@ -39,6 +39,11 @@ Documents = dict[str, dict[str, Any]]
 GENERATION = ("prompt_len", "response_len", "generations")
 OUTSIDE = ("nodes", "gpus_per_node", "prompt_len")
 """Plan fields that some frameworks' files leave to the repo, by the name of their flag."""
+COUNTS = (
+    "seq_len", "micro_batch_size", "gradient_accumulation_steps", "nodes", "gpus_per_node", "tensor_parallel",
+    "pipeline_parallel", "expert_parallel", "expert_tensor_parallel", "context_parallel", "rollout_tensor_parallel",
+)  # fmt: skip
+"""Plan fields that count something."""
 CLUSTER = ("gpu", "gpu_memory_gib", "cpu_memory_gib", "nvme_gib", "interconnect")
 
 
@@ -50,6 +55,8 @@ class Read:
     leftovers: Mapping[str, Mapping[str, Any]]
     model: str
     """What the configuration names as its model."""
+    findings: tuple[Finding, ...] = ()
+    """Sizes that are none; the plan has 1 in their place."""
 
 
 def documents_of(gathered: Gathered) -> Documents:
@@ -86,7 +93,11 @@ def read_plan(
         name: {key: value for key, value in content.items() if key in documents.get(name, {})}
         for name, content in leftovers.items()
     }
-    return Read(plan, left, str(model or ""))
+    low = {name: getattr(plan, name) for name in COUNTS if getattr(plan, name) < 1}
+    findings = [
+        Finding(PROBLEM, "legality", f"{name} is {value}; it is at least 1") for name, value in low.items()
+    ]
+    return Read(replace(plan, **dict.fromkeys(low, 1)), left, str(model or ""), tuple(findings))
 
 
 def _defaults(gathered: Gathered, documents: Documents) -> Documents:
@@ -133,7 +144,9 @@ def _named(documents: Documents, names: Sequence[str]) -> Any:
 
 def _targets(repo: Mapping[str, Any], modules: Any, facts: ModelFacts | None) -> dict[str, Any]:
     """The modules that the configuration names, as the word that means them where there is one."""
-    named = modules.split(",") if isinstance(modules, str) else list(modules)
+    named = modules.split(",") if isinstance(modules, str) else modules
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        return {}
     words = [tuple(repo.get("lora_targets", ())), ("all-linear",), ("attention",)]
     for word in words:
         if word and facts and set(named) == set(linear_module_names(facts, word)):

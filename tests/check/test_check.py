@@ -188,3 +188,24 @@ def test_a_path_that_is_not_there_and_a_folder_without_a_starter(tmp_path: Path)
         check_path(tmp_path / "nowhere", NOTHING)
     with pytest.raises(InputError, match=r"neither advice\.json nor answers\.yaml"):
         check_path(tmp_path, NOTHING)
+
+
+@pytest.mark.parametrize("value", ["0", "-4"])
+def test_a_size_that_is_none_is_a_problem(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(f"# megatron sft\nmodel: Qwen/Qwen3-8B\nexpert_model_parallel_size: {value}\n", "utf-8")
+    checked = check_path(path, parse_request({"gpu": "h100"}))
+    assert f"expert_parallel is {value}; it is at least 1" in texts(checked)
+
+
+@pytest.mark.parametrize("value", ["3.5", "{a: 1}", "[1, 2]", "null", "''"])
+def test_a_value_of_any_kind_is_reported_and_never_a_fault(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        f"# trl sft --config train.yaml\nmodel_name_or_path: Qwen/Qwen3-8B\nuse_peft: true\n"
+        f"lora_target_modules: {value}\nmax_length: {value}\nlearning_rate: {value}\n",
+        "utf-8",
+    )
+    checked = check_path(path, parse_request({"gpu": "h100"}))
+    assert "learning_rate" in {finding.key for finding in checked.problems} or value == "3.5"
+    assert checked.plan["method"] == "sft"
