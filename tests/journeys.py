@@ -72,7 +72,7 @@ JOURNEYS = (
             "Megatron TP4 EP8 ETP1, full recomputation, micro batch 8: 8 x 80 GiB",
             MS_SWIFT_LORA, {"tensor_parallel": 4, "expert_parallel": 8}, gpu_gib=80.0,
         ),
-        "A smaller TP talks less; the micro batch is what fits beside it with a margin.",
+        "The same engine, experts and micro batch; TP is what fits with a margin.",
     ),
     Journey(
         "Qwen3-235B SFT, full, 8 x 8 H100",
@@ -88,7 +88,7 @@ JOURNEYS = (
             "Megatron TP4 PP8 EP4, optimizer on the host (fraction 1): the minimum",
             VERL_GUIDE, {"tensor_parallel": 4, "expert_parallel": 4, **SPLIT_235B}, offload=True, host_gb=1600,
         ),
-        "Fewer stages idle less, and more expert ranks hold what they no longer do.",
+        "Fewer stages idle less; more expert ranks and the host hold what they no longer do.",
         too_few=1,
     ),
     Journey(
@@ -98,7 +98,7 @@ JOURNEYS = (
             "Megatron TP4 PP8 EP4, optimizer on the host (fraction 0.5), 64 H20",
             VERL_GUIDE, {"tensor_parallel": 4, "expert_parallel": 4, **SPLIT_235B}, offload=True,
         ),
-        "80 GB cards instead of 96 GB; the optimizer is offloaded whole or not at all here.",
+        "80 GB cards instead of 96 GB; an optimizer is offloaded whole here, or not at all.",
     ),
     Journey(
         "Qwen3-235B GRPO, full, 16 x 8 H100",
@@ -107,7 +107,7 @@ JOURNEYS = (
             "Megatron TP4 PP8 EP8, virtual stages 2, no offload of the optimizer's step, 128 H100",
             PRACTICE_235B, {"tensor_parallel": 4, "expert_parallel": 8, **SPLIT_235B},
         ),
-        "Virtual stages are not in the plan; what waits on the host buys room for the engine's cache.",
+        "Plans here have no virtual stages; what goes to the host buys room for the engine's cache.",
     ),
     Journey(
         "DeepSeek-R1-0528 GRPO, full, 12 x 8 H20",
@@ -118,7 +118,7 @@ JOURNEYS = (
             VERL_GUIDE, {"tensor_parallel": 8, "expert_parallel": 8, **SPLIT_R1}, offload=True, gpu_gib=66.0,
             host_gb=1500,
         ),
-        "Our first stage takes 5 layers too; host memory counts what is moved, not Ray, caches and pinned copies.",
+        "The same stages and expert ranks; host memory here counts what is moved, not Ray, caches and pinned copies.",
         too_few=4,
     ),
     Journey(
@@ -130,7 +130,7 @@ JOURNEYS = (
             {"tensor_parallel": 8, "expert_parallel": 8, "pipeline_parallel": 16, "pipeline_last_layers": 1},
             offload=True,
         ),
-        "Experts over more ranks replace stages: no bubble, but all-to-all over the network.",
+        "The same stages and expert ranks, 3 layers in the first and 2 in the last; TP is what fits with a margin.",
     ),
     Journey(
         "DeepSeek-R1-0528 SFT, LoRA, 4 x 8 H100",

@@ -1,6 +1,6 @@
 """Render the starter repos under examples/ anew, each from its own answers.yaml.
 
-    python tools/render_examples.py            every example
+    python tools/render_examples.py            every example, and docs/journeys.md
     python tools/render_examples.py NAME...    these; a new one: make examples/NAME/answers.yaml first
 
 Run from the root of the checkout: the answers name the data by its path here.
@@ -51,6 +51,10 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     for name in sys.argv[1:] or names():
         render(name)
+    if not sys.argv[1:]:
+        from tools import journeys_report
+
+        journeys_report.main()
     return 0
 
 

@@ -52,10 +52,10 @@ def estimate_memory(
     counts = stage_layers(plan, s.sums.layers)
     if len(counts) == 1:
         part = stage_parts(s, 0, counts[0], True, True, 1)
-        return _finish(s, m, cluster, _stage(s, m, part, teacher, cluster), (), teacher, all_stages)
+        return _finish(s, m, cluster, [_stage(s, m, part, teacher, cluster)], (), teacher, all_stages)
     found = _all_stages(s, m, counts, teacher, cluster, all_stages)
     stages = tuple(_stage_row(s, stage) for stage in found) if all_stages else ()
-    return _finish(s, m, cluster, max(found, key=_likely), stages, teacher, all_stages)
+    return _finish(s, m, cluster, found, stages, teacher, all_stages)
 
 
 def _likely(stage: _Stage) -> float:
@@ -124,12 +124,14 @@ def _finish(
     s: Setting,
     m: Margins,
     cluster: ClusterFacts,
-    stage: _Stage,
+    found_stages: list[_Stage],
     stages: tuple[dict[str, float], ...],
     teacher: ModelFacts | None,
     every: bool,
 ) -> MemoryEstimate:
-    host, disk = host_and_disk(s, stage.part)
+    """The stage that takes most of a GPU, and the one that takes most of its host: the two need not be the same."""
+    stage = max(found_stages, key=_likely)
+    host, disk = map(max, zip(*(host_and_disk(s, one.part) for one in found_stages), strict=True))
     checkpoint = checkpoint_bytes(s) / GIB
     found = MemoryEstimate(
         moment=stage.alive.moment,
