@@ -30,15 +30,13 @@ PLANS: dict[str, dict[str, Any]] = {
     "grpo lora": {"method": "grpo", "tuning": "lora", "gpus_per_node": 8},
 }
 REFUSED = {
-    ("trl", "0.19.1"): set(PLANS),
-    ("trl", "0.15.2"): set(PLANS),
     ("axolotl", "0.17.0"): {"dpo lora"},
     ("axolotl", "0.16.1"): {"dpo lora"},
     ("verl", "0.7.0"): {"sft lora", "grpo lora"},
     ("verl", "0.6.1"): {"sft lora", "sft full", "grpo lora"},
-    ("verl", "0.5.0"): {"sft lora", "sft full", "grpo lora"},
 }
-"""Where something that is written today did not exist, or was of another type, in a way that no row carries."""
+"""Of the five releases before the pinned one: where something that is written today did not exist, or was of
+another type, in a way that no row carries. Of older ones any plan may be refused, with its reasons."""
 
 
 def older() -> Iterator[tuple[str, str]]:
@@ -71,7 +69,8 @@ def test_a_release_gets_only_keys_that_it_has(name: str, version: str) -> None:
             assert not [key for key in content if not schemas.accepts(name, version, document, key)]
         assert table.parse(rendered.flat(), habits, version) == (plan, {})
     print(f"{name} {version}: {written} plans written, {len(refused)} refused: {refused}")
-    assert set(refused) == REFUSED.get((name, version), set())
+    if version in schemas.versions(name)[1:6]:
+        assert set(refused) == REFUSED.get((name, version), set())
     for lines in refused.values():
         assert all(": " in line or line.startswith("it has no") for line in lines)
 
