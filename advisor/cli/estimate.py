@@ -16,28 +16,35 @@ from advisor.request import Request
 @click.option("--output", type=OUTPUTS, default="text", show_default=True, help="Form of the estimate.")
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
 @click.option("--verbose", is_flag=True, help="Why low and high differ, cause by cause.")
+@click.option("--trace", is_flag=True, help="Trace a real training step on fake tensors and print it beside.")
 @request_options
-def estimate(answers: str | None, output: str, quiet: bool, verbose: bool, **flags: Any) -> int:
+def estimate(answers: str | None, output: str, quiet: bool, verbose: bool, trace: bool, **flags: Any) -> int:
     """Memory, time and cost of one explicit plan: nothing is searched, and it need not fit.
 
     Without --framework it is plain PyTorch (DeepSpeed for --zero, FSDP2 for --fsdp, Megatron-LM for
-    --backend megatron); with it, that framework's habits fill what the flags leave open.
+    --backend megatron); with it, that framework's habits fill what the flags leave open. --trace needs
+    `pip install 'posttrain-advisor[trace]'`, no GPU and no weights, and takes seconds to a minute.
     """
     request, _ = read_request(answers, flags)
-    result, refused = estimate_request(request)
+    result, refused = estimate_request(request, traced=trace)
     for line in refused:
         say(f"advisor: {line}", quiet=quiet)
     if output == "text":
         from advisor.report.terminal import show_estimate
 
         click.echo(show_estimate(result, verbose=verbose), nl=False)
+        if trace:
+            from advisor.report.trace import show_trace
+
+            click.echo("\n" + show_trace(result), nl=False)
     else:
         print_data(result, output)
     return 0
 
 
-def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
-    """The contract's object, and what the named framework would refuse about the plan."""
+def estimate_request(request: Request, *, traced: bool = False) -> tuple[dict[str, Any], list[str]]:
+    """The contract's object, and what the named framework would refuse about the plan. Raises InputError; with
+    `traced` also when the plan or this environment cannot be traced."""
     from advisor import __version__
     from advisor.advise import check_names, model_dict, parameters_dict, time_dict
     from advisor.errors import InputError
@@ -46,6 +53,7 @@ def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
     from advisor.estimate.time import estimate_time
     from advisor.explicit import explicit_plan
     from advisor.rules import load_framework
+    from advisor.trace import trace_step
 
     check_names(request)
     for field in ("minimize", "what_fits", "pareto"):
@@ -67,6 +75,7 @@ def estimate_request(request: Request) -> tuple[dict[str, Any], list[str]]:
         "plan": plan.as_dict(),
         "parameters": parameters_dict(count_parameters(resolved.model, plan)),
         "memory": memory.as_dict(),
+        **({"trace": trace_step(resolved.model, plan).as_dict()} if traced else {}),
         "time": time_dict(time),
         "versions": versions,
     }

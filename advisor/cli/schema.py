@@ -11,6 +11,7 @@ import click
 
 from advisor.estimate.types import TERMS
 from advisor.plan import BACKENDS
+from advisor.trace.types import TERMS as TRACED_TERMS
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 KINDS = ("request", "advice", "estimate")
@@ -76,7 +77,7 @@ def estimate_schema() -> JsonSchema:
         "time": _time(),
         "versions": _versions(),
     }
-    return {"$schema": DRAFT, "title": "Estimate", **_object(keys)}
+    return {"$schema": DRAFT, "title": "Estimate", **_object(keys, {"trace": _trace()})}
 
 
 # --- pieces ---------------------------------------------------------------------------------------
@@ -193,6 +194,18 @@ def _memory() -> JsonSchema:
     cause |= dict.fromkeys(("likely_gib", "low_gib", "high_gib"), NUMBER)
     cause["tag"] = {"enum": ["measured", "derived", "assumed"]}
     return _object(keys, {"stages": _array(stage), "notes": TEXTS, "causes": _array(_object(cause))})
+
+
+def _trace() -> JsonSchema:
+    """A traced training step, with `--trace`; `moments` has the peak of each."""
+    keys: dict[str, JsonSchema] = {
+        "per_gpu_gib": _object(dict.fromkeys((*TRACED_TERMS, "allocated"), NUMBER)),
+        "moment": TEXT,
+        "moments": _object({}),
+        "versions": _object({}),
+        "seconds": NUMBER,
+    }
+    return _object(keys)
 
 
 def _time() -> JsonSchema:

@@ -2,8 +2,9 @@
 
 Formulas are for stock transformers modules; symbols: h hidden, q = heads x head_dim, kv = kv_heads x
 head_dim, f intermediate size, k experts per token, m expert intermediate size, E experts, S tokens a
-query attends over. All in bytes per token of the rank. Checked against traced real training steps
-(tests/accuracy/test_traced.py): within 1 % for Llama and Qwen3, dense and MoE.
+query attends over. All in bytes per token of the rank. Source: the modules of transformers 5.23 and peft 0.21.2, and
+what autograd saves of them. Held against traced real training steps of Llama, Qwen, Gemma, Mistral, Phi, Mixtral,
+GLM-4.5 and DeepSeek-V2/V3 (tests/accuracy/test_traced.py). Not traced: `lean`, `megatron`, DoRA.
 """
 
 from __future__ import annotations
@@ -35,59 +36,130 @@ class Kernels:
     """1, or 2 when everything runs in fp32."""
     fp32_stream: bool
     """fp32 weights under autocast: the residual stream is fp32 and every linear casts its own input."""
+    autocast: bool
+    """Linears compute in 16 bit whatever they are given."""
+    fp32_outputs: bool
+    """bitsandbytes' linears return the dtype of their input, fp32 over a base prepared for k-bit training."""
+
+    @property
+    def mlp_wide(self) -> int:
+        """`wide` of what stands between the linears of an MLP."""
+        return 2 if self.fp32_outputs else self.wide
 
 
 @dataclass(frozen=True, slots=True)
 class LayerBytes:
-    """Bytes per token of one layer. `whole`: kept by every tensor-parallel rank unless the sequence is
-    split too; `split`: sliced by tensor parallelism; `routed`: sliced with the experts."""
+    """Bytes per token of one layer. `whole`: on every tensor-parallel rank unless the sequence is split too; `split`:
+    sliced by tensor parallelism; `routed`: sliced with the experts.
+
+    What is kept for backward, then what is alive at the points of the layer's own forward and backward that can be
+    the worst: in the MLP, nothing of the layer freed yet; at the end of the MLP, most of its gradients made; in
+    attention, the MLP's part gone.
+    """
 
     whole: float
     split: float
     per_context: float
     """Bytes per token and per token of context (eager attention's S^2)."""
     routed: float
-    transient: float
-    """Gradients alive at the worst point of the layer's own backward (sliced)."""
-    routed_transient: float
-    transient_per_context: float
+    mlp_whole: float
+    """Beyond what is kept, at the MLP's worst point."""
+    mlp_split: float
+    mlp_routed: float
+    forward_split: float
+    """Beyond what is kept, at the worst point of the forward."""
+    forward_routed: float
+    last_whole: float
+    """All that is alive when the MLP's last weight gradients are made: its first inputs and their gradients."""
+    last_split: float
+    last_routed: float
+    attention_whole: float
+    """All that is alive at attention's worst point."""
+    attention_split: float
+    attention_per_context: float
 
 
-def norm_bytes(width: float, kernels: Kernels) -> float:
-    """One RMSNorm: fp32 input 4, normalised copy 2 (only for a trained weight), output 2 (kept by the
-    next linear, only if that trains). Fused kernels keep the 2-byte input and the output."""
+def norm_bytes(sums: ModelSums, width: float, kernels: Kernels, *, feeds_linear: bool = True) -> float:
+    """One RMSNorm: fp32 input 4, normalised copy 2 (only for a trained weight; 4 where the weight multiplies in
+    fp32, as Gemma's does), output 2 (kept by the next linear, only if that trains; not where the output is added
+    to the residual stream). Fused kernels keep the 2-byte input and the output."""
+    output = 2 * kernels.wide if kernels.trains_base and feeds_linear else 0
     if kernels.lean:
-        return width * 2 * kernels.wide * (2 if kernels.trains_base else 1)
-    return width * (4 + (4 * kernels.wide if kernels.trains_base else 0))
+        return width * (2 * kernels.wide + output)
+    scaled = 4 if sums.norms_in_fp32 else 2 * kernels.wide
+    return width * (4 + (scaled if kernels.trains_base else 0) + output)
+
+
+def norm_backward_bytes(sums: ModelSums, kernels: Kernels) -> float:
+    """The final norm in its backward: the fp32 input 4 and five fp32 intermediates; a fused kernel's input,
+    output gradient and input gradient."""
+    return sums.hidden * (6.0 * kernels.wide if kernels.lean else 24.0)
 
 
 def _attention_bytes(sums: ModelSums, kernels: Kernels) -> float:
     """Saved tensors of the attention block besides its input norm.
 
-    GQA/MHA: q 2q, k 2kv, v 2kv, output 2q = 4q + 4kv. With q/k-norms (Qwen3): + (norm - 2) per feature,
-    the output replacing the raw projection: 6 stock, 2 fused. MLA (DeepSeek): the two low-rank norms,
-    expanded q, k, v and the output. Eager: k and v repeated to all heads, + 4(q - kv). sdpa is taken as
-    using its flash kernel with grouped keys; a padding mask makes it repeat them (uncertainty only).
+    GQA/MHA: q 2q, k 2kv, v 2kv, output 2q = 4q + 4kv. With q/k-norms (Qwen3): the norm without its output,
+    which replaces the raw projection. One matrix for all three (Phi-3): its whole output, + 2q + 2kv. Eager: k
+    and v repeated to all heads, + 4(q - kv). sdpa is taken as using its flash kernel with grouped keys; a padding mask
+    makes it repeat them (uncertainty only).
+    MLA (DeepSeek): the two low-rank norms, q and k, 2qk each, and with FlashAttention values and output padded to
+    the same size, 2qk each, and the cropped output 2v; otherwise the output 2v and the expanded latent that the
+    values are a part of, 2(nope + v). Transformer Engine's kernel takes unequal sizes: values and output 2v each.
     """
     wide = kernels.wide
     if sums.mla:
-        ranks = sums.mla_query_rank + sums.mla_kv_rank
-        return norm_bytes(ranks, kernels) + wide * (4.0 * sums.mla_qk + 4.0 * sums.mla_value)
+        ranks = norm_bytes(sums, sums.mla_query_rank + sums.mla_kv_rank, kernels)
+        if kernels.megatron:
+            return ranks + wide * (4.0 * sums.mla_qk + 4.0 * sums.mla_value)
+        if kernels.attention == "flash":
+            return ranks + wide * (8.0 * sums.mla_qk + 2.0 * sums.mla_value)
+        return ranks + wide * (4.0 * sums.mla_qk + 2.0 * sums.mla_nope + 4.0 * sums.mla_value)
     query, key_value = sums.query, sums.key_value
     size = wide * (4.0 * query + 4.0 * key_value)
+    if sums.fused_qkv and not kernels.megatron:
+        size += wide * 2.0 * (query + key_value)
     if kernels.attention == "eager":
         size += wide * 4.0 * (query - key_value)
     if sums.qk_norm:
-        trained = 2 * wide if kernels.trains_base else 0
-        size += (query + key_value) * (2 * wide if kernels.lean else 4 + trained)
+        size += norm_bytes(sums, query + key_value, kernels, feeds_linear=False)
     return size
+
+
+def _attention_backward(sums: ModelSums, kernels: Kernels) -> float:
+    """What FlashAttention-2's backward holds beyond what was saved: the output's gradient, an fp32 accumulator of
+    the query's, the three gradients, and where heads share keys the keys' and values' gradients of every
+    query head (flash_api.cpp mha_bwd). MLA: four tensors of the padded size, or of the values' own."""
+    if sums.mla:
+        padded = kernels.attention == "flash" and not kernels.megatron
+        value = sums.mla_qk if padded else sums.mla_value
+        return kernels.wide * (8.0 * sums.mla_qk + 4.0 * value)
+    query, key_value = sums.query, sums.key_value
+    shared = 4.0 * query if key_value < query else 0.0
+    return kernels.wide * (8.0 * query + 4.0 * key_value + shared)
 
 
 def _mlp_bytes(width: float, gated: bool, kernels: Kernels) -> float:
     """SwiGLU: gate 2f, up 2f, silu 2f, product 2f (the product only if down_proj trains); fused kernels
-    recompute silu. GELU: up 2f and its activation 2f."""
+    recompute silu. GELU: up 2f and its activation 2f. Twice that where linears return fp32."""
     parts = (2 if kernels.lean else 3) if gated else 1
-    return 2.0 * kernels.wide * width * (parts + (1 if kernels.trains_base else 0))
+    return 2.0 * kernels.mlp_wide * width * (parts + (1 if kernels.trains_base else 0))
+
+
+def _mlp_backward(width: float, gated: bool, kernels: Kernels, adapted: bool) -> float:
+    """Gradients of the product and of its two factors, 6f (GELU: of the activation and its input, 4f), when the
+    saved product, or an adapter's 16-bit copy of it, is gone already."""
+    gradients = 2.0 * kernels.mlp_wide * width * (3 if gated else 2)
+    freed = 2.0 * kernels.wide * width if kernels.trains_base or adapted else 0.0
+    return gradients - freed
+
+
+def _forward(width: float, hidden: float, kernels: Kernels) -> float:
+    """The product 2f, which no adapter keeps itself, while an fp32 adapter casts it up, 4f, before its matmul casts
+    the copy down again; a product that is fp32 already needs no copy. Then four of the residual stream's size: the
+    stream, down_proj's output, and the adapter's before and after scaling."""
+    product = 4.0 if kernels.fp32_outputs else 6.0 if kernels.adapter_copy_bytes else 0.0
+    return product * width + (16.0 if kernels.fp32_outputs else 8.0) * hidden
 
 
 def _routed_bytes(sums: ModelSums, kernels: Kernels, experts_train: bool) -> float:
@@ -96,7 +168,23 @@ def _routed_bytes(sums: ModelSums, kernels: Kernels, experts_train: bool) -> flo
     trained = experts_train or kernels.trains_base
     hidden = (4 if trained else 2) * sums.hidden
     width = (4 if kernels.megatron else 6) + (2 if trained else 0)
-    return kernels.wide * sums.top_k * (hidden + float(width) * sums.expert_ffn)
+    return kernels.mlp_wide * sums.top_k * (hidden + float(width) * sums.expert_ffn)
+
+
+def _weighted(sums: ModelSums, kernels: Kernels) -> float:
+    """Bytes of a token's expert outputs times their scores: kh in fp32 where the scores are. Megatron weights
+    inside its fused SwiGLU."""
+    fp32 = sums.scores_in_fp32 or (sums.router_in_fp32 and not kernels.autocast)
+    size = 4.0 if fp32 and not kernels.megatron else 2.0 * kernels.mlp_wide
+    return size * sums.top_k * sums.hidden
+
+
+def _routed_backward(sums: ModelSums, kernels: Kernels, experts_train: bool) -> float:
+    """The worse of two points: weighting the experts' outputs (the incoming gradient and both factors' gradients),
+    and the experts' SwiGLU (6km, when the outputs 2kh and the saved product are gone)."""
+    freed = 2 if experts_train or kernels.trains_base else 0
+    inside = kernels.mlp_wide * sums.top_k * ((6.0 - freed) * sums.expert_ffn - 2.0 * sums.hidden)
+    return max(3 * _weighted(sums, kernels), inside)
 
 
 def _adapter_bytes(sums: ModelSums, kernels: Kernels, role: str, layers: int) -> float:
@@ -116,47 +204,65 @@ def _adapter_bytes(sums: ModelSums, kernels: Kernels, role: str, layers: int) ->
     return total
 
 
-def adapts_experts(sums: ModelSums, kernels: Kernels) -> bool:
-    return any(w.role == "expert" for w in lora_modules(sums.model, kernels.adapter_targets))
+def _adapts(sums: ModelSums, kernels: Kernels, role: str) -> bool:
+    return any(w.role == role for w in lora_modules(sums.model, kernels.adapter_targets))
 
 
-def _norms_bytes(sums: ModelSums, kernels: Kernels) -> float:
-    """Both norms of a layer. Under autocast with fp32 weights: fp32 input 4 and normalised 4 each (fused
-    kernels the input alone), and a 16-bit input copy 2 for each of q, k, v, gate and up."""
+def _norms_bytes(sums: ModelSums, kernels: Kernels) -> tuple[float, float, float]:
+    """(norm before attention, norm before the MLP, each norm of what they put out, which Gemma adds) of a layer.
+    Under autocast with fp32 weights: fp32 input 4 and normalised 4 each (fused kernels the input alone), and a
+    16-bit input copy 2 for each of q, k, v, gate and up."""
+    hidden, after = sums.hidden, sums.norms_after
     if kernels.fp32_stream:
-        return sums.hidden * ((8.0 if kernels.lean else 16.0) + 5 * 2.0)
-    return 2 * norm_bytes(sums.hidden, kernels)
+        each = hidden * (4.0 if kernels.lean else 8.0)
+        return each + hidden * 3 * 2.0, each + hidden * 2 * 2.0, after * each
+    each = norm_bytes(sums, hidden, kernels)
+    return each, each, after * norm_bytes(sums, hidden, kernels, feeds_linear=False)
 
 
 @lru_cache(maxsize=4096)
 def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
-    """What one dense or MoE layer keeps per token without checkpointing, and its backward transients.
+    """What one dense or MoE layer keeps per token without checkpointing, and what its backward adds.
 
-    Llama-like, trained, stock: 16h + 4q + 4kv + 8f. Ignores dropout in the base model and linear-attention
-    states (their projections are counted as attention).
+    Llama-like, trained, stock: 16h + 4q + 4kv + 8f, and in backward 4f + 2h more. Ignores dropout in the base
+    model and linear-attention states (their projections are counted as attention).
     """
-    wide = kernels.wide
-    split = _attention_bytes(sums, kernels) + _adapter_bytes(sums, kernels, "attention", sums.layers)
-    transient = 10.0 * (sums.mla_qk if sums.mla else sums.query)
-    routed = routed_transient = 0.0
+    attention = _attention_bytes(sums, kernels) + _adapter_bytes(sums, kernels, "attention", sums.layers)
+    split, routed, routed_backward = attention, 0.0, 0.0
+    adapts_mlp = _adapts(sums, kernels, "mlp")
     if moe:
         split += _adapter_bytes(sums, kernels, "shared_expert", sums.moe_layers)
         split += _mlp_bytes(sums.shared_ffn, True, kernels) if sums.shared_ffn else 0.0
         split += 6.0 * sums.experts + 24.0 * sums.top_k
-        routed = _routed_bytes(sums, kernels, adapts_experts(sums, kernels))
-        routed_transient = wide * sums.top_k * (2.0 * sums.hidden + 6.0 * sums.expert_ffn)
-        transient = max(transient, 6.0 * sums.shared_ffn)
+        if sums.router_in_fp32 and kernels.trains_base:
+            split += (2.0 if kernels.autocast else 4.0) * sums.hidden
+        train = _adapts(sums, kernels, "expert")
+        routed = _routed_bytes(sums, kernels, train)
+        routed_backward = _routed_backward(sums, kernels, train)
+        backward = 0.0
     else:
         split += _adapter_bytes(sums, kernels, "mlp", max(sums.dense_layers, 1))
         split += _mlp_bytes(sums.ffn, sums.gated, kernels)
-        transient = max(transient, 6.0 * sums.ffn)
+        backward = _mlp_backward(sums.ffn, sums.gated, kernels, adapts_mlp)
     eager = kernels.attention == "eager"
+    attention_norm, mlp_norm, out_norm = _norms_bytes(sums, kernels)
+    stream = (4.0 if kernels.fp32_stream or kernels.fp32_outputs else 2.0 * kernels.wide) * sums.hidden
     return LayerBytes(
-        whole=_norms_bytes(sums, kernels),
+        whole=attention_norm + mlp_norm + 2 * out_norm,
         split=split,
         per_context=6.0 * sums.heads if eager else 0.0,
         routed=routed,
-        transient=wide * (transient + 2.0 * sums.hidden),
-        routed_transient=routed_transient,
-        transient_per_context=8.0 * sums.heads if eager else 0.0,
+        mlp_whole=stream * (2 if sums.shared_ffn and moe else 1) - out_norm,
+        mlp_split=backward,
+        mlp_routed=routed_backward,
+        forward_split=_forward(sums.ffn, sums.hidden, kernels) if adapts_mlp and not moe else 0.0,
+        forward_routed=2 * _weighted(sums, kernels) if moe else 0.0,
+        last_whole=attention_norm + mlp_norm + out_norm + 2 * stream,
+        last_split=attention + (0.0 if moe else 4.0 * kernels.mlp_wide * sums.ffn),
+        last_routed=kernels.mlp_wide * sums.top_k * (2.0 * sums.hidden + 4.0 * sums.expert_ffn)
+        if moe
+        else 0.0,
+        attention_whole=attention_norm + stream,
+        attention_split=attention + (0.0 if eager else _attention_backward(sums, kernels)),
+        attention_per_context=12.0 * sums.heads if eager else 0.0,
     )

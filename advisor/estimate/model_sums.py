@@ -13,6 +13,16 @@ from advisor.facts.types import ModelFacts, Weight
 
 IN_LAYER_ROLES = ("attention", "mlp", "shared_expert", "expert", "router", "norm", "other")
 STORE_LIMIT = 512
+ROUTER_IN_FP32 = (
+    "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "exaone_moe", "glm4_moe", "glm4_moe_lite",
+    "glm4v_moe", "glm_moe_dsa", "kimi_k2", "kimi_k25", "solar_open",
+)  # fmt: skip
+"""Model types whose router multiplies in fp32 where autocast does not stop it (`hidden_states.type(torch.float32)` in
+transformers 5.23) and whose scores then stay in fp32."""
+SCORES_IN_FP32 = ("deepseek_v2", "minimax_m2", "mixtral")
+"""Model types whose scores are fp32 always (a softmax or sigmoid in fp32, not cast back)."""
+NORMS_IN_FP32 = ("gemma", "qwen3_next", "qwen3_5")
+"""Model types whose RMSNorm multiplies by its weight in fp32 (transformers 5.23: models/gemma3, models/qwen3_next)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,20 +67,33 @@ class ModelSums:
     ffn: int
     gated: bool
     """Gate and up projections (SwiGLU), as against one up projection (GELU)."""
+    fused_qkv: bool
+    """One matrix for queries, keys and values (Phi-3): the values are a view that keeps its whole output."""
     qk_norm: bool
+    norms_after: int
+    """Norms of what attention, and of what the MLP, puts out, besides those of what goes in (Gemma, GLM-4): 0 or 1."""
+    norms_in_fp32: bool
+    """The norm's weight multiplies before the result is cast down."""
     mla: bool
     mla_query_rank: int
     mla_kv_rank: int
     mla_qk: int
     """heads x (qk_nope + qk_rope)."""
+    mla_nope: int
+    """heads x qk_nope: the part of keys without a position."""
     mla_value: int
     """heads x v_head_dim."""
     experts: int
     top_k: int
     expert_ffn: int
     shared_ffn: int
+    router_in_fp32: bool
+    scores_in_fp32: bool
+    """Experts' outputs are weighted with fp32 scores, so that the weighted copies are fp32."""
     fused_experts: bool
     """Routed experts are one 3-D parameter, not plain linears."""
+    capped_logits: bool
+    """The head's output passes tanh (Gemma-2's final_logit_softcapping)."""
 
     def dense_in(self, first: int, count: int) -> int:
         """Dense layers among `count` layers from `first`; dense layers come first (DeepSeek, GLM)."""
@@ -92,16 +115,26 @@ def model_sums(model: ModelFacts) -> ModelSums:
     return sums
 
 
-def _config_int(model: ModelFacts, key: str) -> int:
+def _config_value(model: ModelFacts, key: str) -> object:
     config = model.config
     value = config.get(key)
     if value is None and isinstance(config.get("text_config"), dict):
         value = config["text_config"].get(key)
-    return int(value) if isinstance(value, int) else 0
+    return value
+
+
+def _config_int(model: ModelFacts, key: str) -> int:
+    value = _config_value(model, key)
+    return value if isinstance(value, int) else 0
 
 
 def _in_layers(weight: Weight) -> bool:
     return "*" in weight.name and weight.role in IN_LAYER_ROLES
+
+
+def _stream_norms(inside: list[Weight], hidden: int, layers: int) -> int:
+    """Norms as wide as the residual stream in a layer."""
+    return sum(w.count for w in inside if w.role == "norm" and w.shape == (hidden,)) // layers
 
 
 def _replicated(weight: Weight) -> bool:
@@ -162,16 +195,23 @@ def _build(model: ModelFacts) -> ModelSums:
         query=heads * model.head_dim,
         key_value=model.kv_heads * model.head_dim,
         ffn=model.ffn,
-        gated=len(mlp_weights) != 2,
+        gated=not mlp_weights or any("gate" in w.name for w in mlp_weights),
+        fused_qkv=any("qkv_proj" in w.name for w in inside),
         qk_norm=any(part in w.name for w in inside for part in ("q_norm", "q_layernorm")),
+        norms_after=1 if _stream_norms(inside, model.hidden, layers) >= 4 else 0,
+        norms_in_fp32=model.model_type.startswith(NORMS_IN_FP32),
         mla=model.mla,
         mla_query_rank=_config_int(model, "q_lora_rank"),
         mla_kv_rank=_config_int(model, "kv_lora_rank"),
         mla_qk=heads * (qk_nope + qk_rope),
+        mla_nope=heads * qk_nope,
         mla_value=heads * _config_int(model, "v_head_dim"),
         experts=moe.experts if moe else 0,
         top_k=moe.experts_per_token if moe else 0,
         expert_ffn=moe.expert_ffn if moe else 0,
         shared_ffn=moe.shared_ffn if moe else 0,
+        router_in_fp32=model.model_type in ROUTER_IN_FP32,
+        scores_in_fp32=model.model_type in SCORES_IN_FP32,
         fused_experts=any(w.role == "expert" and len(w.shape) == 3 for w in inside),
+        capped_logits=bool(_config_value(model, "final_logit_softcapping")),
     )

@@ -15,6 +15,8 @@ from advisor.estimate.states import sharding_stage
 STOCK_LOSS = 12.0
 """Bytes per token and vocabulary entry at the backward of transformers' loss: log-softmax 4, its gradient 4,
 the gradient of the negative log-likelihood 4 (traced: exact for Llama-3.1-8B)."""
+CAPPED_LOSS = 2.0
+"""What a soft cap on the logits adds: the output of its tanh, kept in 16 bit."""
 CHUNKED_LOSS = 5.5
 """16-bit logits 2 and their gradient 2, fp32 for one of eight chunks (torchtune's shape): 12 / 8."""
 MEGATRON_LOSS, MEGATRON_FUSED_LOSS = 10.0, 6.0
@@ -59,7 +61,8 @@ class Alive:
 def loss_bytes(s: Setting) -> tuple[float, float]:
     """(logits and cross-entropy, 16-bit copy of the head or its early gradient) at the loss.
 
-    Stock: 12 T V. Fused: V h x 2 for the head's gradient (made in forward, when the head trains) + 8 T h.
+    Stock: 12 T V, 14 T V with capped logits. Fused: V h x 2 for the head's gradient (made in forward, when the head
+    trains) + 8 T h.
     Megatron slices the vocabulary over tensor-parallel ranks. A reward model has no vocabulary.
     """
     plan, sums = s.plan, s.sums
@@ -71,7 +74,7 @@ def loss_bytes(s: Setting) -> tuple[float, float]:
         return size * tokens * vocab / plan.tensor_parallel, 0.0
     head = 2.0 * sums.head_matrix if s.upcast else 0.0
     if plan.loss == "stock":
-        return STOCK_LOSS * tokens * vocab, head
+        return (STOCK_LOSS + (CAPPED_LOSS if sums.capped_logits else 0.0)) * tokens * vocab, head
     if plan.loss == "chunked":
         return CHUNKED_LOSS * tokens * vocab, head
     gradient = 2.0 * sums.head_matrix if plan.tuning == "full" else 0.0
@@ -83,7 +86,15 @@ class Buffers:
     """Working memory that belongs to sharding and kernels, at each moment."""
 
     loss: float = 0.0
+    head: float = 0.0
+    """At the head's end of backward, before any layer's."""
     backward: float = 0.0
+    unsharded: float = 0.0
+    """Of `backward`, bytes per parameter of the current layer's own whole gradients (FSDP)."""
+    reduction: float = 0.0
+    """Of `backward`, what the layer done before is reduced in (FSDP)."""
+    reduced: float = 0.0
+    """When a layer is reduced itself, its weights gone (FSDP)."""
     optimizer: float = 0.0
     root: float = 0.0
     """FSDP's last group: the root unit's gradient and its fp32 reduction; 0 when not FSDP."""
@@ -92,17 +103,22 @@ class Buffers:
 def _fsdp_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
     """FSDP2 per decoder layer of L parameters and a root unit R: at the loss R and one prefetched layer are
     unsharded; in a layer's backward its weights 2, the prefetched next 2, its gradient 2 and the previous
-    layer's fp32 reduction 4 = 10 L (traced: 10.0 for Llama-8B and Qwen3-30B-A3B); at the end R's
-    gradient and reduction. A frozen base needs no reduction: 2 x 2 L."""
+    layer's fp32 reduction 4 = 10 L; when it is reduced itself, its weights gone, 8 L. Layers that are few of their
+    kind have smaller ones beside them. At the end R's gradient and reduction. A frozen base needs no reduction:
+    2 x 2 L. Traced: Llama-3.1-8B, Qwen3-30B-A3B, GLM-4.5-Air and DeepSeek-V3, the last two with one or two MoE layers."""
     gather = min(s.dense_bytes, 2.0) if s.plan.quantization == "none" else s.dense_bytes
     if s.plan.precision == "fp32":
         gather = 4.0
     reduce = 2.0 if s.plan.precision == "bf16-pure" else REDUCE_BYTES
     layer, root = p.layer_elements, p.root_elements
-    out.loss = gather * (layer + root)
+    out.loss = out.head = gather * (layer + root)
     if s.base_trains:
         head = gather * s.sums.head_matrix / s.plan.tensor_parallel if p.last else 0.0
-        out.backward = (3 * gather + reduce) * layer + gather * root + head
+        beside = gather * (p.next_elements + root) + head
+        out.unsharded, out.reduction = gather, reduce * p.reduced_elements
+        out.backward = 2 * gather * layer + out.reduction + beside
+        out.reduced = (gather + reduce) * layer + beside
+        out.head += head
         out.root = (gather + reduce) * root
     else:
         out.backward = 2 * gather * layer + gather * root
@@ -162,7 +178,9 @@ def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
 
     Gradients that outlive a micro batch (accumulation, Megatron's buffers) are alive at the loss too; others
     grow from the head's to all of them during backward, while kept activations shrink: the peak of that
-    straight line is at one of its ends. The embedding's gradient comes last, after all activations.
+    straight line is at one of its ends. Within the last layer to be done, its own gradients come while its activations
+    go. The embedding's gradient comes last, after all activations; a tied one is there twice, as the head's and as its
+    own, until both are added.
     """
     weights, gradients, optimizer = held_bytes(s, p)
     plan = s.plan
@@ -176,25 +194,60 @@ def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
         return Alive(moment, weights, grads, optimizer, kept, logit, ref, roll, buffer)
 
     found: list[Alive] = []
+    forward = p.kept if s.checkpointing else p.kept - p.layer.kept + p.layer.in_forward
+    found.append(at("forward", early, forward, 0.0, work.loss + p.autocast))
     found.append(at("loss", early, p.kept + p.head_norm, logits, work.loss + p.autocast + head))
-    one = (p.layer if s.checkpointing else 0.0) + p.transient
-    start = early
-    if plan.tuning == "full" and p.last and not early:
-        first = s.states.gradient * s.sums.head_matrix / plan.tensor_parallel / s.shards.gradient
-        start = min(gradients, first)
-    layer_cast = s.states.autocast * p.layer_elements if s.base_trains else 0.0
-    cast = work.backward + (layer_cast if s.checkpointing else p.autocast)
-    found.append(at("backward", start, p.kept + one, 0.0, cast))
-    late = gradients
-    if not early and gradients:
-        late -= s.states.gradient * _late_elements(s, p)
-    found.append(at("backward", max(late, start), p.layer + p.transient, 0.0, work.backward + layer_cast))
-    found.append(at("backward", gradients, 0.0, 0.0, work.root or work.optimizer))
+    for grads, alive, buffer in _backward(s, p, work, gradients, early):
+        found.append(at("backward", grads, alive, 0.0, buffer))
     step = min(p.step, DEEPSPEED_GROUP) if s.stage3 and not plan.fsdp else p.step
     if s.states_away:
         step = 0.0
     found.append(at("optimizer", gradients, 0.0, 0.0, step + work.optimizer))
     return found
+
+
+def _backward(
+    s: Setting, p: StageParts, work: Buffers, gradients: float, early: float
+) -> list[tuple[float, float, float]]:
+    """(gradients, activations, buffers) at each point of the backward that can be the worst: the final norm; in the
+    last layer, first to be done, and in the first, last to be done, the two points of LayerSizes; under FSDP also
+    the second to be done and the reductions; the embedding."""
+    plan, layer = s.plan, p.layer
+    start = early
+    if plan.tuning == "full" and p.last and not early and not plan.fsdp:
+        first = s.states.gradient * s.sums.head_matrix / plan.tensor_parallel / s.shards.gradient
+        start = min(gradients, first)
+    layer_cast = s.states.autocast * p.layer_elements if s.base_trains else 0.0
+    cast = work.backward + (layer_cast if s.checkpointing else p.autocast)
+    late = gradients if early else gradients - s.states.gradient * _late_elements(s, p)
+    others = p.kept if s.checkpointing else max(p.kept - layer.kept, 0.0)
+    second = max(others - p.kept_each, 0.0)
+    found = [(start, p.kept + p.head_norm_backward, work.head + p.autocast)]
+    for alive, elements in ((layer.in_mlp, p.late_in_mlp), (layer.after_mlp, p.late_after_mlp)):
+        missing = 0.0 if early or plan.fsdp else s.states.gradient * elements / s.shards.gradient
+        whole = work.unsharded * elements
+        found.append((start, others + alive, cast - whole - work.reduction))
+        if work.reduction:
+            found.append((start, second + alive, cast - whole))
+        found.append((max(late - missing, start), alive, work.backward + layer_cast - whole))
+    if work.reduction:
+        found += [
+            (start, others, work.reduced),
+            (start, second, cast),
+            (max(late, start), 0.0, work.backward),
+        ]
+    found.append((gradients - _root_gradients(s, p), 0.0, work.root or work.optimizer))
+    if plan.tuning == "full" and not plan.fsdp and not s.sums.head and p.first and p.last:
+        twice = s.states.gradient * s.sums.embedding / plan.tensor_parallel
+        found.append((gradients, 0.0, twice + work.optimizer))
+    return found
+
+
+def _root_gradients(s: Setting, p: StageParts) -> float:
+    """The shard of the root unit's gradients, which its reduction, the last, is about to write."""
+    if not s.plan.fsdp or s.plan.tuning != "full":
+        return 0.0
+    return s.states.gradient * p.root_elements / s.shards.gradient
 
 
 def _late_elements(s: Setting, p: StageParts) -> float:
@@ -203,6 +256,6 @@ def _late_elements(s: Setting, p: StageParts) -> float:
     if s.plan.tuning != "full":
         return 0.0
     if s.plan.fsdp:
-        return (p.root_elements + 2 * p.layer_elements) / s.shards.gradient
+        return (p.root_elements + p.layer_elements + p.reduced_elements) / s.shards.gradient
     tied = not s.sums.head
     return s.sums.embedding / s.plan.tensor_parallel / s.shards.gradient if p.first and not tied else 0.0

@@ -26,7 +26,7 @@ def _log_probs(s: Setting, p: StageParts, extra: Extras, held: tuple[float, floa
     gathered = 2.0 * (p.layer_elements + p.root_elements) if s.stage3 else 0.0
     hidden = 2.0 * s.tokens * s.sums.hidden / s.whole_div
     return Alive(
-        "log-probs", weights, gradients, optimizer, hidden + p.transient, logits, extra.reference,
+        "log-probs", weights, gradients, optimizer, hidden + p.layer.in_mlp - p.layer.kept, logits, extra.reference,
         extra.rollout_always, gathered,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from advisor.estimate.activations import Kernels, LayerBytes, layer_bytes, norm_bytes
+from advisor.estimate.activations import Kernels, LayerBytes, layer_bytes, norm_backward_bytes, norm_bytes
 from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.states import (
@@ -63,16 +63,18 @@ class Setting:
 @lru_cache(maxsize=1024)
 def _kernels(
     megatron: bool, liger: bool, attention: str, base_trains: bool, adapter: tuple[tuple[str, ...], int],
-    copy: int, dropout: bool, dora: bool, wide: int, fp32_stream: bool,
+    copy: int, dropout: bool, dora: bool, wide: int, fp32_stream: bool, autocast: bool, fp32_outputs: bool,
 ) -> Kernels:  # fmt: skip
     return Kernels(
-        liger or megatron, megatron, attention, base_trains, *adapter, copy, dropout, dora, wide, fp32_stream
-    )
+        liger or megatron, megatron, attention, base_trains, *adapter, copy, dropout, dora, wide, fp32_stream,
+        autocast, fp32_outputs,
+    )  # fmt: skip
 
 
-def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool) -> Kernels:
+def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool, upcast: bool) -> Kernels:
     copy = 0
-    if adapters and plan.param_dtype == "fp32" and plan.backend == "hf":
+    # FSDP's mixed precision and DeepSpeed's engine hand the layers 16-bit adapters, which share their inputs
+    if adapters and plan.param_dtype == "fp32" and plan.backend == "hf" and not sharding_stage(plan):
         copy = 4 if plan.precision in ("bf16-pure", "fp32") else 2
     return _kernels(
         plan.backend == "megatron",
@@ -85,6 +87,8 @@ def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool) -> Kernels:
         plan.tuning == "dora",
         2 if plan.precision == "fp32" else 1,
         fp32_stream,
+        plan.precision in ("bf16", "fp16") and plan.backend == "hf" and not (plan.fsdp and not adapters),
+        upcast,
     )
 
 
@@ -98,7 +102,7 @@ def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool) -> tuple[float, float
     packed = sums.quantizable if fused else sums.quantizable - experts
     rest = 4.0 if upcast else 2.0
     dense = (packed * code + (dense_total - packed) * rest) / dense_total
-    return dense, code if plan.quantize_experts or not fused else 2.0
+    return dense, code if plan.quantize_experts or not fused else rest
 
 
 def make_setting(sums: ModelSums, plan: Plan) -> Setting:
@@ -108,9 +112,9 @@ def make_setting(sums: ModelSums, plan: Plan) -> Setting:
     base_trains = not adapters
     states = state_bytes(plan)
     stage3 = sharding_stage(plan) >= 3 and not megatron
-    kernels = _plan_kernels(plan, adapters, states.autocast > 0 and plan.tuning == "full")
     upcast = plan.quantization != "none" and plan.precision == "bf16" and plan.param_dtype == "fp32"
     upcast = upcast and plan.fp32_leftovers
+    kernels = _plan_kernels(plan, adapters, states.autocast > 0 and plan.tuning == "full", upcast)
     dense_bytes = expert_bytes = states.frozen
     if plan.quantization != "none":
         dense_bytes, expert_bytes = _base_bytes(sums, plan, upcast)
@@ -131,6 +135,17 @@ def make_setting(sums: ModelSums, plan: Plan) -> Setting:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class LayerSizes:
+    """Bytes of one layer on the rank: what it keeps for backward, and all of it that is alive at the worst points of
+    its forward, of its MLP's backward, and from the MLP's last gradients on."""
+
+    kept: float
+    in_forward: float
+    in_mlp: float
+    after_mlp: float
+
+
 @dataclass(slots=True)
 class StageParts:
     """Bytes on one GPU of a stage."""
@@ -144,11 +159,21 @@ class StageParts:
     autocast: float
     kept: float
     """Activations kept by all layers at the end of forward, of all micro batches in flight."""
-    layer: float
-    """One layer's full set, recomputed under checkpointing; its share of `kept` without."""
-    transient: float
+    kept_each: float
+    """A layer's share of it."""
+    layer: LayerSizes
+    """The largest layer: recomputed under checkpointing, a part of `kept` without."""
     head_norm: float
+    """The final norm: what it keeps, and what is alive in its backward."""
+    head_norm_backward: float
     layer_elements: float
+    next_elements: float
+    """Parameters of the layer that is prefetched in its backward, and of the one whose gradients are still being reduced:
+    as large, where the stage has enough layers of that kind."""
+    reduced_elements: float
+    late_in_mlp: float
+    """Trained parameters of that layer whose gradient does not exist yet in its MLP's backward, and after it."""
+    late_after_mlp: float
     root_elements: float
     """Embedding, head and leftovers on this stage: FSDP's root unit."""
     trainable: float
@@ -208,13 +233,20 @@ def _trainable(s: Setting, start: int, count: int, dense_el: float, experts: flo
     )
 
 
-def _one_layer(s: Setting, kind: LayerBytes) -> tuple[float, float]:
-    """(saved, transient) bytes of one layer on the rank. Tensor parallelism slices `split`; the sequence
-    split (SP) slices the rest; routed tokens are balanced over the experts' ranks."""
-    tensor, whole = s.plan.tensor_parallel, s.whole_div
-    saved = kind.whole / whole + (kind.split + kind.per_context * s.context) / tensor + kind.routed / whole
-    brief = (kind.transient + kind.transient_per_context * s.context) / tensor + kind.routed_transient / whole
-    return saved * s.tokens, brief * s.tokens
+def _one_layer(s: Setting, kind: LayerBytes) -> LayerSizes:
+    """Tensor parallelism slices `split`; the sequence split (SP) slices the rest; routed tokens are balanced over
+    the experts' ranks."""
+    tensor, whole, tokens = s.plan.tensor_parallel, s.whole_div, s.tokens
+    kept = (kind.whole + kind.routed) / whole + (kind.split + kind.per_context * s.context) / tensor
+    in_forward = kept + kind.forward_routed / whole + kind.forward_split / tensor
+    in_mlp = kept + (kind.mlp_whole + kind.mlp_routed) / whole + kind.mlp_split / tensor
+    last = (kind.last_whole + kind.last_routed) / whole
+    last += (kind.last_split + kind.per_context * s.context) / tensor
+    attention = (kind.attention_split + kind.attention_per_context * s.context) / tensor
+    after_mlp = max(last, kind.attention_whole / whole + attention)
+    if s.checkpointing:  # the layer's forward runs again inside its backward
+        in_mlp = max(in_mlp, in_forward)
+    return LayerSizes(kept * tokens, in_forward * tokens, in_mlp * tokens, after_mlp * tokens)
 
 
 def _autocast(s: Setting, trained: float, last: bool) -> float:
@@ -225,27 +257,23 @@ def _autocast(s: Setting, trained: float, last: bool) -> float:
     return s.states.autocast * s.sums.head_matrix if last and s.plan.tuning == "full" else 0.0
 
 
-def _activations(
-    s: Setting, start: int, count: int, dense: int, in_flight: int
-) -> tuple[float, float, float]:
-    """(kept by all layers in flight, one layer's full set, its backward transient) in bytes of the rank.
+def _activations(s: Setting, start: int, count: int, dense: int, in_flight: int) -> tuple[float, LayerSizes]:
+    """(kept by all layers in flight, the largest layer) in bytes of the rank.
 
     Checkpointing keeps one hidden state per layer (2 T h, 4 T h where the residual stream is fp32); `freeze`
     keeps nothing below the first trained layer.
     """
-    saved, brief = _one_layer(s, s.dense_layer) if dense else (0.0, 0.0)
-    kept = dense * saved
-    if count > dense:
-        moe_saved, moe_brief = _one_layer(s, s.moe_layer)
-        kept += (count - dense) * moe_saved
-        saved, brief = max(saved, moe_saved), max(brief, moe_brief)
+    dense_one, moe_one = _one_layer(s, s.dense_layer), _one_layer(s, s.moe_layer)
+    kept = dense * dense_one.kept + (count - dense) * moe_one.kept
+    kinds = [one for one, layers in ((dense_one, dense), (moe_one, count - dense)) if layers]
+    one = max(kinds, key=lambda kind: kind.in_mlp)
     live = count
     if s.plan.tuning == "freeze":
         live = min(count, max(0, start + count - (s.sums.layers - s.plan.freeze_trainable_layers)))
     if s.checkpointing:
         width = 4.0 if s.upcast or s.kernels.fp32_stream else 2.0 * s.kernels.wide
-        return live * width * s.sums.hidden * s.tokens / s.whole_div * in_flight, saved, brief
-    return kept * live / max(count, 1) * in_flight, saved, brief
+        return live * width * s.sums.hidden * s.tokens / s.whole_div * in_flight, one
+    return kept * live / max(count, 1) * in_flight, one
 
 
 def _layer_elements(s: Setting, count: int, dense: int) -> float:
@@ -273,7 +301,12 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
     moments = train_dense / cut.optimizer + train_experts / cut.expert_optimizer
     if plan.method == "ppo" and not plan.uses_adapter:
         weights, gradients, moments = 2 * weights, 2 * gradients, 2 * moments
-    kept, saved, brief = _activations(s, start, count, dense, in_flight)
+    layer = _layer_elements(s, count, dense)
+    alike = count - dense if 0 < count - dense < count else count
+    other = _layer_elements(s, dense, dense) if alike < count else 0.0
+    attention = s.sums.attention_per_layer / plan.tensor_parallel
+    down = s.sums.mlp_per_layer / 3 / plan.tensor_parallel if dense == count else 0.0
+    kept, one = _activations(s, start, count, dense, in_flight)
     return StageParts(
         weights=weights,
         base_weights=2.0 * (dense_el / cut.weight + experts / cut.expert_weight),
@@ -282,10 +315,15 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
         step=moments * states.step,
         autocast=_autocast(s, train_dense + train_experts, last),
         kept=kept,
-        layer=saved,
-        transient=brief,
-        head_norm=norm_bytes(s.sums.hidden, s.kernels) * s.loss_tokens if last else 0.0,
-        layer_elements=_layer_elements(s, count, dense),
+        kept_each=kept / max(count, 1),
+        layer=one,
+        head_norm=norm_bytes(s.sums, s.sums.hidden, s.kernels) * s.loss_tokens if last else 0.0,
+        head_norm_backward=norm_backward_bytes(s.sums, s.kernels) * s.loss_tokens if last else 0.0,
+        layer_elements=layer,
+        next_elements=layer if alike > 2 else other,
+        reduced_elements=layer if alike > 1 else other,
+        late_in_mlp=layer - down if plan.tuning == "full" else 0.0,
+        late_after_mlp=attention if plan.tuning == "full" else 0.0,
         root_elements=root,
         trainable=moments,
         first=first,

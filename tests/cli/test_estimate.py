@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.cli.conftest import BASE, DATA, Advisor
@@ -207,3 +208,32 @@ def test_verbose_names_the_causes_of_the_range(run: Advisor) -> None:
         assert f"- {cause}: " in told.out
     for tag in ("measured", "derived", "assumed"):
         assert tag in told.out
+
+
+def test_a_trace_without_its_packages_names_the_extra(run: Advisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.trace.find_spec", lambda name: None)
+    ran = run("estimate", *QWEN, "--trace")
+    assert ran.code == 2
+    assert ran.out == ""
+    assert len(ran.err.splitlines()) == 1
+    assert "pip install 'posttrain-advisor[trace]'" in ran.err
+
+
+def test_a_plan_that_no_trace_shows_is_refused(run: Advisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advisor.trace.find_spec", lambda name: object())
+    ran = run("estimate", *QWEN, "--method", "dpo", "--trace")
+    assert ran.code == 2
+    assert "trace: does not cover method dpo" in ran.err
+
+
+def test_the_trace_stands_beside_the_memory(run: Advisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advisor.trace import Snapshot, Trace
+
+    traced = Trace({"loss": Snapshot(1e9, 0.0, 2e9, 3e9, 4e9)}, {"torch": "2.13.0"}, 1.0)
+    monkeypatch.setattr("advisor.trace.trace_step", lambda model, plan: traced)
+    shown = run("estimate", *QWEN, "--trace", "--output", "json").json()
+    keys = list(shown)
+    assert keys[keys.index("memory") + 1] == "trace"
+    assert shown["trace"]["moment"] == "loss"
+    jsonschema.validate(shown, run("schema", "estimate").json())
+    assert "Traced: a real step" in run("estimate", *QWEN, "--trace").out

@@ -117,11 +117,11 @@ def test_eager_keeps_the_square() -> None:
 
 
 def test_mla_keeps_expanded_heads() -> None:
-    """DeepSeek-V3: q and k of 128 x 192, v and output of 128 x 128, 2 bytes each."""
-    heads = 2 * (2 * 128 * 192 + 2 * 128 * 128)
-    ranks = 8 * (1536 + 512)
-    mlp = 8 * 18432
-    assert _bytes(m.DEEPSEEK_R1, full()) == 16 * 7168 + heads + ranks + mlp
+    """DeepSeek-V3, 128 heads: q and k of 192 and the output of 128, 2 bytes each; values stay a part of the expanded
+    latent of 256. FlashAttention pads values and output to 192 and hands on the cropped output."""
+    rest = 16 * 7168 + 8 * (1536 + 512) + 8 * 18432
+    assert _bytes(m.DEEPSEEK_R1, full(attention="sdpa")) == rest + 2 * 128 * (2 * 192 + 256 + 128)
+    assert _bytes(m.DEEPSEEK_R1, full(attention="flash")) == rest + 2 * 128 * (4 * 192 + 128)
 
 
 def test_loss_bytes() -> None:
