@@ -64,6 +64,12 @@ def _experts(plan: Plan, model: ModelFacts) -> str:
     return f"{model.moe.experts} experts do not split over EP = {ep}" if model.moe.experts % ep else ""
 
 
+def _expert_adapters(plan: Plan, model: ModelFacts) -> str:
+    if plan.uses_adapter and "experts" in plan.lora_targets and model.moe is None:
+        return "adapters on experts, but the model has none; all-linear takes every linear of a dense model"
+    return ""
+
+
 def _layers(plan: Plan, model: ModelFacts) -> str:
     pp, first, last = plan.pipeline_parallel, plan.pipeline_first_layers, plan.pipeline_last_layers
     if pp == 1:
@@ -136,6 +142,7 @@ TABLE = (
         "planner.experts", "expert_parallel", _experts,
         "megatron-core==0.16.1:megatron/core/transformer/moe/moe_layer.py:101",
     ),
+    Legality("planner.expert-adapters", "lora_targets", _expert_adapters, "the model's config.json: no experts"),
     Legality(
         "planner.layers", "pipeline_parallel", _layers,
         "megatron-core==0.16.1:megatron/core/transformer/transformer_config.py:1405",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -41,6 +41,7 @@ from advisor.rules.capabilities import allowed
 from advisor.rules.expressions import APPLIES, Scope, decide
 from advisor.rules.implied import implied_values
 from advisor.rules.names import PLAN
+from advisor.rules.types import Only
 from advisor.starter.build import build
 from advisor.starter.write import write_starter
 from tests.conformance.covering import Array, Constraint, Row, covering_array
@@ -235,15 +236,13 @@ def constraints(rules: FrameworkRules) -> list[Constraint]:
         _constraint(("method", "format"), _is_readable),
         _constraint(("tuning", "quantization"), _is_readable),
         _constraint(("layout", "cluster", "model"), _is_legal),
+        _constraint(("lora_targets", "tuning", "quantization", "model"), _is_legal),
         _constraint(("layout", "cluster", "offload"), _is_a_layout),
         _constraint(
             _setting("method", "tuning", "quantization", "backend"), lambda given: _is_cell(rules, given)
         ),
-        *(
-            _constraint(_setting(row.field, *row.match), lambda given, row=row: _is_inside(row, given))
-            for row in rules.only
-            if _setting(row.field)
-        ),
+        *_restrictions(rules),
+        *_keys(rules),
         *_limits(rules),
     ]
 
@@ -257,10 +256,14 @@ def _is_readable(given: Answers) -> bool:
 
 
 def _is_legal(given: Answers) -> bool:
-    resolved = _resolved(given["model"], given["gpu"], given["gpus_per_node"], given["nodes"])
+    first = WORLD["clusters"][0]
+    cluster = [given.get(name, first[name]) for name in ("gpu", "gpus_per_node", "nodes")]
+    resolved = _resolved(given["model"], *cluster)
     values = plan_values(given)
-    first, last = stage_layers(resolved.model.layers, values.get("pipeline_parallel", 1))
-    plan = Plan(**values, pipeline_first_layers=first, pipeline_last_layers=last)
+    head, tail = stage_layers(resolved.model.layers, values.get("pipeline_parallel", 1))
+    plan = Plan(
+        **{"lora_targets": ("all-linear",), **values}, pipeline_first_layers=head, pipeline_last_layers=tail
+    )
     return not illegal(plan, resolved.model)
 
 
@@ -284,9 +287,43 @@ def _is_cell(rules: FrameworkRules, given: Answers) -> bool:
     return any(not capability_refusals(rules, Plan(**cell, backend=backend)) for backend in backends)
 
 
-def _is_inside(row: Any, given: Answers) -> bool:
+def _restrictions(rules: FrameworkRules) -> Iterator[Constraint]:
+    """One for each field: all rows that restrict it must leave some backend."""
+    for field in dict.fromkeys(row.field for row in rules.only):
+        rows = [row for row in rules.only if row.field == field]
+        if _setting(field):
+            on = _setting(field, *(name for row in rows for name in row.match))
+            yield _constraint(on, lambda given, rows=rows: _is_inside(rows, plan_values(given)))
+
+
+def _keys(rules: FrameworkRules) -> Iterator[Constraint]:
+    """Pinned number formats that the configuration has a key for, in some spread."""
+    pinned = ("param_dtype", "master_weights")
+    if all(len(expressible(rules.framework)[axis]) > 1 for axis in pinned):
+        on = _setting(*pinned, "precision", "method", "tuning", "zero_stage", "offload")
+        yield _constraint(on, lambda given: _has_keys(rules, plan_values(given)))
+
+
+def _has_keys(rules: FrameworkRules, values: Mapping[str, Any]) -> bool:
+    table = framework(rules.framework).TABLE
+    for spread in _spreads(values):
+        start = Plan(**{**values, **spread}).normalised()
+        habits = {
+            k: v for k, v in implied_values(rules, start).items() if k not in values and k not in spread
+        }
+        plan = replace(start, **habits)
+        if not table.inexpressible(plan, lambda p: implied_values(rules, p), rules.version):
+            return True
+    return False
+
+
+def _is_inside(rows: Sequence[Only], values: Mapping[str, Any]) -> bool:
+    backends = (values["backend"],) if "backend" in values else ("hf", "megatron")
+    return any(all(_holds(row, {**values, "backend": b}) for row in rows) for b in backends)
+
+
+def _holds(row: Only, values: Mapping[str, Any]) -> bool:
     """An undecided match restricts nothing yet."""
-    values = plan_values(given)
     if row.field not in values:
         return True
     matches = all(f in values and allowed(values[f], choice) for f, choice in row.match.items())

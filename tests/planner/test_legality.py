@@ -28,6 +28,7 @@ BROKEN = [
     (QWEN, {"tensor_parallel": 8, "pipeline_parallel": 16}, "planner.world", "= 128"),
     (QWEN, {"expert_parallel": 3}, "planner.experts", "128 experts do not split over EP = 3"),
     (DENSE, {"expert_parallel": 2}, "planner.experts", "no experts"),
+    (DENSE, {"lora_targets": ("experts",)}, "planner.expert-adapters", "the model has none"),
     (QWEN, {"expert_parallel": 64, "pipeline_parallel": 2}, "planner.expert-world", "ETP x EP x PP = 128"),
     (QWEN, {"expert_parallel": 128, "backend": "hf"}, "planner.expert-world", "EP = 128"),
     (
