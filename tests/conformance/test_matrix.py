@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from advisor.frameworks import NAMES
 from tests.conformance.matrix import judged_matrix
 from tests.conformance.record import keep_parsed, recording
 
@@ -17,10 +18,7 @@ WANTED = 300
 """Cases emitted per framework that differ in a key's presence or an enumerated value."""
 
 
-FRAMEWORKS = ("trl", "axolotl")
-
-
-@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_emitted_case_is_accepted(name: str, tmp_path: Path) -> None:
     start = time.monotonic()
     matrix = judged_matrix(name, tmp_path, WANTED)
