@@ -437,9 +437,10 @@ def _open(rules: FrameworkRules, field: str, plan: Plan) -> bool:
 
 
 def _generation_is_worst(candidate: Candidate) -> bool:
-    """Whether memory peaks while the engine generates, and the training state alone would fit."""
+    """Whether memory peaks while the engine holds its share (at every moment, when it never sleeps), and the
+    training state alone would fit."""
     memory = candidate.memory
-    if candidate.plan.rollout_engine != "vllm" or memory.fits == "fits" or memory.moment != "rollout":
+    if candidate.plan.rollout_engine != "vllm" or memory.fits == "fits" or not memory.terms["rollout"]:
         return False
     return memory.total - memory.terms["rollout"] <= memory.capacity_gib
 
