@@ -219,7 +219,7 @@ def _backward(
         start = min(gradients, first)
     layer_cast = s.states.autocast * p.layer_elements if s.base_trains else 0.0
     cast = work.backward + (layer_cast if s.checkpointing else p.autocast)
-    late = gradients if early else gradients - s.states.gradient * _late_elements(s, p)
+    late = gradients if early else max(0.0, gradients - s.states.gradient * _late_elements(s, p))
     others = p.kept if s.checkpointing else max(p.kept - layer.kept, 0.0)
     second = max(others - p.kept_each, 0.0)
     found = [(start, p.kept + p.head_norm_backward, work.head + p.autocast)]
@@ -236,7 +236,8 @@ def _backward(
             (start, second, cast),
             (max(late, start), 0.0, work.backward),
         ]
-    found.append((gradients - _root_gradients(s, p), 0.0, work.root or work.optimizer))
+    # Gradients that wait on the host leave nothing to take off.
+    found.append((max(0.0, gradients - _root_gradients(s, p)), 0.0, work.root or work.optimizer))
     if plan.tuning == "full" and not plan.fsdp and not s.sums.head and p.first and p.last:
         twice = s.states.gradient * s.sums.embedding / plan.tensor_parallel
         found.append((gradients, 0.0, twice + work.optimizer))
