@@ -10,7 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from advisor.frameworks.table import LIST, REPO, Case, Codec, Const, Derived, Key, Row, When, always, mapped
+from advisor.frameworks.table import (
+    ABSENT,
+    LIST,
+    REPO,
+    Case,
+    Choice,
+    Codec,
+    Const,
+    Derived,
+    Key,
+    Row,
+    When,
+    always,
+    mapped,
+)
 from advisor.plan import Plan
 
 OPTIMIZERS = {
@@ -155,6 +169,69 @@ def renamed(cases: Sequence[Case], release: str, names: Mapping[str, str]) -> tu
         for case in cases
     )
     return (*(replace(case, since=release) for case in cases), *before)
+
+
+def on_vllm(plan: Plan) -> bool:
+    return plan.rollout_engine == "vllm"
+
+
+def generation_rows(group: str, answers: When, prefix: str = "") -> tuple[Row, ...]:
+    """How many answers and how long, as TRL's trainers call them; `answers` says where their length has meaning."""
+    return (
+        Key(
+            "generations", f"{prefix}num_generations", "answers per prompt", when=lambda p: p.online, absent=0,
+            group=group,
+        ),
+        Key(
+            "response_len", f"{prefix}max_completion_length", "longest answer, tokens", when=answers, absent=0,
+            group=group,
+        ),
+    )  # fmt: skip
+
+
+def engine_row(group: str, colocated: str, prefix: str = "") -> Row:
+    """What generates, as TRL's trainers take it; `colocated` says what the vLLM engine shares."""
+    return Choice(
+        ("rollout_engine",),
+        (
+            Case(("none",), {f"{prefix}use_vllm": ABSENT}),
+            Case(("hf",), {f"{prefix}use_vllm": False}, "transformers generates the answers"),
+            Case(("vllm",), {f"{prefix}use_vllm": True, f"{prefix}vllm_mode": "colocate"}, colocated),
+        ),
+        group=group,
+    )
+
+
+def sleep_row(group: str, prefix: str = "") -> Row:
+    """Whether vLLM sleeps between rollouts, as TRL's trainers take it."""
+    return Key(
+        "rollout_sleep",
+        f"{prefix}vllm_enable_sleep_mode",
+        "vLLM gives its memory back while the policy trains",
+        when=on_vllm,
+        absent=False,
+        group=group,
+    )
+
+
+def share_row(group: str, key: str, document: str = "train") -> Row:
+    """How much of each GPU vLLM may take."""
+    return Key(
+        "rollout_memory_fraction",
+        key,
+        "share of each GPU that vLLM may take",
+        document,
+        when=on_vllm,
+        absent=0.0,
+        group=group,
+    )
+
+
+def engine_width_row(group: str, key: str) -> Row:
+    """GPUs of one vLLM engine."""
+    return Key(
+        "rollout_tensor_parallel", key, "GPUs that share one vLLM engine", when=on_vllm, absent=1, group=group
+    )
 
 
 GROUP_LOSSES: Mapping[str, tuple[Mapping[str, Any], str]] = {

@@ -27,12 +27,17 @@ from advisor.frameworks.shared import (
     GROUP_LOSSES,
     adapter_rows,
     batch_rows,
+    engine_row,
+    engine_width_row,
+    generation_rows,
     loss_cases,
     optimizer_row,
     save_rows,
     schedule_rows,
     seed_row,
+    share_row,
     size_rows,
+    sleep_row,
 )
 from advisor.frameworks.table import (
     ABSENT,
@@ -64,10 +69,6 @@ def _online(plan: Plan) -> bool:
 
 def _fsdp(plan: Plan) -> bool:
     return plan.fsdp
-
-
-def _vllm(plan: Plan) -> bool:
-    return plan.rollout_engine == "vllm"
 
 
 TRACKERS: Mapping[str, tuple[str, str]] = {
@@ -213,49 +214,12 @@ METHOD_ROWS = (
     ),
     Key("beta", "trl.beta", "strength of the KL term", when=_online, group=METHOD),
     Derived("trl.reward_funcs", rewards, "what scores answers", group=METHOD),
-    Key("generations", "trl.num_generations", "answers per prompt", when=_online, absent=0, group=METHOD),
-    Key(
-        "response_len",
-        "trl.max_completion_length",
-        "longest answer, tokens",
-        when=_online,
-        absent=0,
-        group=METHOD,
-    ),
+    *generation_rows(METHOD, _online, "trl."),
     Const("trl.log_completions", False, "true prints sampled answers", when=_online, group=METHOD),
-    Choice(
-        ("rollout_engine",),
-        (
-            Case(("none",), {"trl.use_vllm": ABSENT}),
-            Case(("hf",), {"trl.use_vllm": False}, "transformers generates the answers"),
-            Case(("vllm",), {"trl.use_vllm": True, "trl.vllm_mode": "colocate"}, "vLLM shares the GPUs"),
-        ),
-        group=METHOD,
-    ),
-    Key(
-        "rollout_sleep",
-        "trl.vllm_enable_sleep_mode",
-        "vLLM gives its memory back while the policy trains",
-        when=_vllm,
-        absent=False,
-        group=METHOD,
-    ),
-    Key(
-        "rollout_memory_fraction",
-        "vllm.gpu_memory_utilization",
-        "share of each GPU that vLLM may take",
-        when=_vllm,
-        absent=0.0,
-        group=METHOD,
-    ),
-    Key(
-        "rollout_tensor_parallel",
-        "vllm.tensor_parallel_size",
-        "GPUs that share one vLLM engine",
-        when=_vllm,
-        absent=1,
-        group=METHOD,
-    ),
+    engine_row(METHOD, "vLLM shares the GPUs", "trl."),
+    sleep_row(METHOD, "trl."),
+    share_row(METHOD, "vllm.gpu_memory_utilization"),
+    engine_width_row(METHOD, "vllm.tensor_parallel_size"),
 )
 
 OPTIM_ROWS = (

@@ -11,11 +11,14 @@ from advisor.frameworks.shared import (
     TRL_LOSSES,
     adapter_rows,
     batch_rows,
+    generation_rows,
     loss_cases,
+    on_vllm,
     optimizer_row,
     save_rows,
     schedule_rows,
     seed_row,
+    share_row,
     size_rows,
     tracker_rows,
 )
@@ -40,10 +43,6 @@ BROAD_TARGETS = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
 
 def generates(plan: Plan) -> bool:
     return plan.online or plan.method == "gkd"
-
-
-def _vllm(plan: Plan) -> bool:
-    return plan.rollout_engine == "vllm"
 
 
 def _has_beta(plan: Plan) -> bool:
@@ -203,22 +202,7 @@ TRAIN_ROWS = (
     Derived("assistant_only_loss", _assistant_only, "learn the assistant turns only", group=DATA),
     Choice(("method",), METHOD_CASES, group=METHOD),
     Key("beta", "beta", "strength of the preference or KL term", when=_has_beta, group=METHOD),
-    Key(
-        "generations",
-        "num_generations",
-        "answers per prompt",
-        when=lambda p: p.online,
-        absent=0,
-        group=METHOD,
-    ),
-    Key(
-        "response_len",
-        "max_completion_length",
-        "longest answer, tokens",
-        when=generates,
-        absent=0,
-        group=METHOD,
-    ),
+    *generation_rows(METHOD, generates),
     Choice(
         ("rollout_engine",),
         (
@@ -234,18 +218,10 @@ TRAIN_ROWS = (
         ),
         group=METHOD,
     ),
-    Key(
-        "rollout_memory_fraction",
-        "gpu_memory_utilization",
-        "share of each GPU that vLLM may take",
-        "load",
-        when=_vllm,
-        absent=0.0,
-        group=METHOD,
-    ),
+    share_row(METHOD, "gpu_memory_utilization", "load"),
     Derived(
         "max_lora_rank",
-        lambda p, j: p.lora_rank if _vllm(p) else ABSENT,
+        lambda p, j: p.lora_rank if on_vllm(p) else ABSENT,
         "vLLM reserves room for it",
         "load",
         METHOD,
