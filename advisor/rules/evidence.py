@@ -130,11 +130,18 @@ def as_run(plan: Plan, processes: int) -> Plan:
         alone = dict.fromkeys(
             ("tensor_parallel", "pipeline_parallel", "expert_parallel", "context_parallel"), 1
         )
-        sharded = {} if plan.fsdp else {"zero_stage": 0, "offload": "none"}
-        ran = replace(ran, **alone, **sharded)
+        ran = replace(ran, **alone, **_unsharded(plan))
     if ran.rollout_engine == "vllm":
         ran = replace(ran, rollout_engine="hf")
     return ran.normalised()
+
+
+def _unsharded(plan: Plan) -> dict[str, Any]:
+    """What one process no longer has of DeepSpeed: its sharding, and the fp32 copies that its optimizer holds."""
+    if plan.fsdp:
+        return {}
+    kept = {} if plan.backend == "megatron" or not plan.zero_stage else {"master_weights": False}
+    return {"zero_stage": 0, "offload": "none", **kept}
 
 
 @lru_cache(maxsize=32)

@@ -86,12 +86,20 @@ def proof_of_run(
     left_out: str = "",
     found: str = "",
 ) -> Proof:
-    """A starter's smoke run has trained. `plan`: what it trained, `smoke.trained` where that is another plan."""
+    """A starter's smoke run has trained. `plan`: what it trained, `smoke.trained` where that is another plan.
+
+    Raises ValueError where the framework's table cannot express that plan: such a row could never be found again.
+    """
     ran = as_run(plan, processes)
+    digest = digest_of(load_framework(framework), ran, model)
+    if not digest:
+        raise ValueError(
+            f"{framework}:{run}: the table cannot express what was trained, {changed_fields(ran)}"
+        )
     return Proof(
         kind=RAN_CPU,
         cell=cell_of(ran, model),
-        digests=(digest_of(load_framework(framework), ran, model),),
+        digests=(digest,),
         model=model.id,
         plan=changed_fields(ran),
         versions=versions(framework),

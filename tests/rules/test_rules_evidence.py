@@ -121,6 +121,13 @@ def test_the_nearest_run_says_how_it_differs(rows: Callable[..., None]) -> None:
     assert found["nearest"]["differs"] == {"sharding": {"plan": "zero-2", "run": "none"}}
 
 
+def test_one_process_holds_no_copies_of_deepspeeds_optimizer() -> None:
+    sharded = replace(ZERO, tuning="full", master_weights=True)
+    assert not as_run(sharded, 1).master_weights
+    assert as_run(sharded, 2).master_weights
+    assert as_run(replace(sharded, backend="megatron"), 1).master_weights
+
+
 def test_another_method_or_tuning_is_not_near(rows: Callable[..., None]) -> None:
     rows(proof("ran_cpu", replace(ONE_GPU, method="dpo")), proof("ran_cpu", replace(ONE_GPU, tuning="full")))
     assert "nearest" not in ask(ONE_GPU)

@@ -97,3 +97,9 @@ def test_partial_and_missing(tmp_path: Path) -> None:
     assert judge(path, "--partial", "vLLM rollout") == ("smoke: PARTIAL vLLM rollout", 6)
     assert judge(tmp_path / "nothing")[1] == 1
     assert judge(log(tmp_path / "other", "all went well\n"))[1] == 1
+
+
+def test_small_moves_are_shown_with_the_digits_they_need(tmp_path: Path) -> None:
+    """A preference loss starts at log 2 and moves little in three steps."""
+    (tmp_path / "trainer_state.json").write_text(state([0.6931472, 0.6931498, 0.6931301]))
+    assert judge(tmp_path) == ("smoke: OK loss=0.69315->0.69313 steps=3 seconds=41", 0)
