@@ -174,6 +174,12 @@ def problem(steps: list[Step], rl: bool) -> str | None:
     return None
 
 
+def _move(first: float, last: float) -> str:
+    """Both to four digits, or to as many as it takes to see that they differ: preference losses start slowly."""
+    digits = next((n for n in range(4, 9) if f"{first:.{n}f}" != f"{last:.{n}f}"), 4)
+    return f"{first:.{digits}f}->{last:.{digits}f}"
+
+
 def verdict(args: argparse.Namespace) -> tuple[str, int]:
     """The line to print and the exit code."""
     try:
@@ -185,8 +191,7 @@ def verdict(args: argparse.Namespace) -> tuple[str, int]:
         return f"smoke: FAILED {why}", 1
     if args.partial:
         return f"smoke: PARTIAL {args.partial}", 6
-    losses = f"{steps[0].loss:.4f}->{steps[-1].loss:.4f}"
-    return f"smoke: OK loss={losses} steps={len(steps)} seconds={args.seconds:g}", 0
+    return f"smoke: OK loss={_move(steps[0].loss, steps[-1].loss)} steps={len(steps)} seconds={args.seconds:g}", 0
 
 
 def main(argv: list[str] | None = None) -> int:
