@@ -235,6 +235,22 @@ class Table:
                 reasons.append((spec.name, f"no key for {wanted!r}; it is always {has!r} here"))
         for row in self.rows:
             reasons += _uncovered(row, plan, version)
+        return reasons + self._silent(plan, habits(plan), held, version)
+
+    def _silent(
+        self, plan: Plan, habits: Mapping[str, Any], held: frozenset[str], version: str
+    ) -> list[tuple[str, str]]:
+        """(field, reason) of every value off its default that rows know how to write, but none of them here,
+        and that the rest of the plan does not give by itself."""
+        speaking = frozenset(_held_fields([row for row in self.rows if _speaks(row, plan)], version))
+        reasons: list[tuple[str, str]] = []
+        for name in sorted(held - speaking):
+            wanted, default = getattr(plan, name), getattr(_DEFAULT, name)
+            silent = [r.absent for r in self.rows if isinstance(r, Key) and r.field == name]
+            if wanted in (default, habits.get(name, ABSENT), *silent):
+                continue
+            if getattr(replace(plan, **{name: default}).normalised(), name) != wanted:
+                reasons.append((name, f"no key for {wanted!r} in such a plan"))
         return reasons
 
 
@@ -246,6 +262,10 @@ def _held_fields(rows: Iterable[Row], version: str) -> list[str]:
         elif isinstance(row, Choice):
             held += row.fields
     return held
+
+
+def _speaks(row: Row, plan: Plan) -> bool:
+    return isinstance(row, (Key, Choice)) and row.when(plan)
 
 
 def _check(row: Row) -> None:

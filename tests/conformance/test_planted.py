@@ -19,6 +19,9 @@ HAS = {"value": True}
 NEVER = "never"
 """Stands for a limit that is taken out."""
 
+FOUND = ("no key", "cannot express", "no such key")
+"""What the table says of a value it cannot write, and the snapshot of a release of a key it lacks."""
+
 PLANTED: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("trl", "trl.no-ppo", HAS, {"method": "ppo", "tuning": "lora"}),
     ("trl", "trl.no-freeze", HAS, {"method": "sft", "tuning": "freeze"}),
@@ -26,6 +29,10 @@ PLANTED: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("axolotl", "axolotl.packing-methods", {"when": NEVER}, {"method": "dpo", "tuning": "lora", "packing": True}),
     ("llamafactory", "llamafactory.no-cpo", HAS, {"method": "cpo", "tuning": "lora"}),
     ("ms-swift", "ms-swift.packing-methods", {"when": NEVER}, {"method": "orpo", "tuning": "lora", "packing": True}),
+    ("ms-swift", "ms-swift.hf-no-pipeline", {"values": [1, 2]},
+     {"method": "sft", "tuning": "lora", "backend": "hf", "gpus_per_node": 8, "pipeline_parallel": 2}),
+    ("trl", "trl.packing", {"values": [False, True]}, {"method": "dpo", "tuning": "lora", "packing": True}),
+    ("unsloth", "unsloth.liger", {"values": [False, True]}, {"method": "sft", "tuning": "lora", "liger": True}),
     ("unsloth", "unsloth.no-freeze", HAS, {"method": "sft", "tuning": "freeze"}),
     ("verl", "verl.no-dora", HAS, {"method": "grpo", "tuning": "dora", "gpus_per_node": 8}),
 ]  # fmt: skip
@@ -73,5 +80,5 @@ def test_a_planted_claim_is_found(
         assert problems, "the planted claim was emitted and accepted"
     else:
         said = planted.stdout + planted.stderr
-        found = next(line for line in said.splitlines() if "no key" in line or "cannot express" in line)
+        found = next(line for line in said.splitlines() if any(word in line for word in FOUND))
     print(f"\n{row} planted: {found.strip()[:160]}")
