@@ -217,7 +217,35 @@ def export_adapter(folder: Path, run: Run) -> str:
     return ""
 
 
-AFTERWARDS = {"export": export_adapter}
+def dry_run(folder: Path, run: Run) -> str:
+    """Unsloth's own command on the YAML beside the script: what it resolves is what the file says."""
+    file = folder / "unsloth.yaml"
+    done = subprocess.run(
+        [environment(run.framework), "-m", "unsloth_cli", "train", "--config", file.name, "--dry-run"],
+        cwd=folder,
+        env=clean_environment(environment(run.framework).parent) | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=AFTERWARDS_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode:
+        return (done.stdout + done.stderr)[-500:]
+    written, resolved = yaml.safe_load(file.read_text("utf-8")), yaml.safe_load(done.stdout)
+    other = _unlike(written, resolved)
+    return f"--dry-run resolves {other} otherwise" if other else ""
+
+
+def _unlike(written: Mapping[str, Any], resolved: Mapping[str, Any]) -> list[str]:
+    """Keys of the file whose resolved value is another one."""
+    return [
+        key
+        for key, value in written.items()
+        if (_unlike(value, resolved[key]) if isinstance(value, Mapping) else value != resolved[key])
+    ]
+
+
+AFTERWARDS = {"export": export_adapter, "dry-run": dry_run}
 """What a run may go on to do with what it has saved."""
 
 

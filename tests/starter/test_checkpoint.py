@@ -238,3 +238,12 @@ def test_a_weight_that_did_not_change(tmp_path: Path) -> None:
 def test_a_weight_that_was_not_saved(tmp_path: Path) -> None:
     line, code = whole_run(tmp_path, set(DENSE), left_out="model.embed_tokens.weight")
     assert (code, "model.embed_tokens.weight was not saved" in line) == (1, True)
+
+
+def test_a_buffer_that_did_not_change_is_no_weight(tmp_path: Path) -> None:
+    still = "model.layers.0.input_layernorm.weight"
+    line, code = whole_run(tmp_path, set(DENSE) - {still})
+    assert (code, f"{still} did not change" in line) == (1, True)
+    (tmp_path / "base" / "buffers.json").write_text(json.dumps([still]))
+    line, code = whole_run(tmp_path, set(DENSE) - {still})
+    assert (line, code) == (f"checkpoint: 6 of 6 trained weights changed ({32 + 2 * 44 - HIDDEN} numbers)", 0)

@@ -216,8 +216,13 @@ def _input_args(code: Code, plugin: Definition) -> str:
 # --- Unsloth --------------------------------------------------------------------------------------
 
 
+UNSLOTH_COMMAND = "unsloth_cli.config:Config"
+"""The YAML of `unsloth train`."""
+
+
 def unsloth(packages: Packages) -> Schema:
-    code, schema = Code(packages), Schema()
+    # The command stands in a package of its own inside the same wheel.
+    code, schema = Code({**packages, "unsloth_cli": packages["unsloth"]}), Schema()
     for name, (owner, function) in unsloth_source.CALLS.items():
         definition = signatures.method(code.class_at(owner), function)
         rows = signatures.rows(code, definition)
@@ -237,6 +242,9 @@ def unsloth(packages: Packages) -> Schema:
         if own:
             document = schema.add_classes(config, code, [own])
             document.keys |= patch.changes(f"{lower}_trainer", schema.keys(config))
+    command = present(code, UNSLOTH_COMMAND)
+    if command:
+        schema.add_classes("cli", code, command)
     return schema
 
 

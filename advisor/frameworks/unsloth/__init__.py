@@ -15,6 +15,7 @@ from advisor.frameworks.table import (
     Job,
     Rendered,
 )
+from advisor.frameworks.unsloth import cli
 from advisor.frameworks.unsloth.reading import READING
 from advisor.frameworks.unsloth.table import NAME, TABLE, generates, sees
 from advisor.plan import Plan
@@ -76,10 +77,21 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         prompts=generates(plan),
     )
     emitted = [Emitted("train.py", "config", text)]
+    if cli.speaks(plan, job):
+        emitted.append(Emitted(cli.FILE, "config", _for_the_command(plan, job)))
     if function:
         adapter = render("unsloth/reward_adapter.py.jinja", function=function)
         emitted.append(Emitted("reward_adapter.py", "reward", adapter))
     return emitted
+
+
+def _for_the_command(plan: Plan, job: Job) -> str:
+    return render(
+        f"{NAME}/{cli.FILE}.jinja",
+        job=job,
+        document=cli.document(plan, job),
+        differences=cli.differences(plan),
+    )
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:

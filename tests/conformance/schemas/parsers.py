@@ -292,6 +292,8 @@ def ask_calls(request: Mapping[str, Any]) -> dict[str, dict[str, Row]]:
         declared = parser_rows([cls], load("transformers:HfArgumentParser")([cls]))
         given = {key: {"default": held.get("default")} for key, held in signature_rows(cls).items()}
         answer[document] = {key: held | given.get(key, {}) for key, held in declared.items()}
+    for document, reference in request["models"].items():
+        answer[document] = model_rows(load(reference))
     return answer
 
 

@@ -27,6 +27,7 @@ from tools.schema_sources.recipes import (
     MS_SWIFT_COMMANDS,
     RECIPES,
     TRL_COMMANDS,
+    UNSLOTH_COMMAND,
 )
 from tools.schema_sources.snapshot import as_text
 
@@ -99,6 +100,7 @@ def _unsloth() -> dict[str, Any]:
     return {
         "calls": {name: list(call) for name, call in unsloth_source.CALLS.items()},
         "adapter": "peft:LoraConfig",
+        "models": {"cli": UNSLOTH_COMMAND},
         "configs": {
             name: f"trl.experimental.{name.removesuffix('Config').lower()}:{name}"
             if name in experimental
