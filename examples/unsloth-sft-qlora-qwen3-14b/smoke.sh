@@ -15,7 +15,7 @@ export HF_HOME="$PWD/$work/hf" XDG_CACHE_HOME="$PWD/$work/cache" TRITON_CACHE_DI
 started=$SECONDS
 
 echo "smoke: the configuration, judged by the framework's own parser and stricter"
-python smoke/judge.py --world-size 1 --model-dir smoke/model_config train.py
+python smoke/judge.py --world-size 1 --model-dir smoke/model_config train.py unsloth.yaml
 
 echo "smoke: a tiny random model of the same architecture"
 python smoke/tiny_model.py --config smoke/model_config/config.json --rows smoke/rows.jsonl --out "$work/model"

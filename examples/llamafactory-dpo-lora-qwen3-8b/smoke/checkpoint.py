@@ -9,7 +9,8 @@ mixture have one exactly when --experts is given; there are as many numbers in t
 those modules says; and the adapters have moved. Without it every weight of the model must differ from the
 start, or, with --last-layers N or --layers N..., those of these layers and no others.
 
-    --base DIR         the model the run started from: safetensors
+    --base DIR         the model the run started from: safetensors, and buffers.json with the names of those
+                       tensors that are no weights
     --adapter NAME...  modules that get a low-rank adapter
     --rank N           their rank
     --experts          the routed experts get one too
@@ -298,8 +299,9 @@ def check_whole(output: Path, base: Weights, args: argparse.Namespace) -> str:
     if absent:
         raise Wrong(f"{absent[0]} was not saved ({len(absent)} of {len(base)} weights)")
     layers = trained_layers(base, args)
-    trained = {name for name in base if name in saved and trains(name, layers)}
-    changed = {name for name in base if name in saved and not equal(saved[name], base[name])}
+    buffers = buffers_of(Path(args.base))
+    trained = {name for name in base if name in saved and trains(name, layers) and name not in buffers}
+    changed = {name for name in base if name in saved and not equal(saved[name], base[name])} - buffers
     wrongly = sorted(changed - trained)
     if wrongly:
         raise Wrong(f"{wrongly[0]} changed, the plan trains only layers {sorted(layers or ())}")
@@ -307,7 +309,7 @@ def check_whole(output: Path, base: Weights, args: argparse.Namespace) -> str:
     if still and not (no_gradient(args.log) and not changed):
         raise Wrong(f"{still[0]} did not change ({len(still)} of {len(trained)} weights that train)")
     numbers = sum(base[name].numbers for name in trained)
-    kept = f", {len(base) - len(trained)} others as they were" if layers is not None else ""
+    kept = f", {len(base) - len(trained | buffers)} others as they were" if layers is not None else ""
     return f"{len(changed)} of {len(trained)} trained weights changed ({numbers:,} numbers){kept}" + (
         "; every gradient was 0" if still else ""
     )
@@ -327,6 +329,12 @@ def trained_layers(base: Weights, args: argparse.Namespace) -> set[int] | None:
     numbers = [int(found[1]) for name in base if (found := LAYER.search(name)) and not TOWER.search(name)]
     count = max(numbers) + 1
     return set(range(max(0, count - args.last_layers), count))
+
+
+def buffers_of(base: Path) -> set[str]:
+    """Saved tensors of the model that no optimizer moves, as tiny_model.py has written them down."""
+    file = base / "buffers.json"
+    return set(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else set()
 
 
 def trains(name: str, layers: set[int] | None) -> bool:

@@ -631,7 +631,7 @@ def build_model(config: Any, seq_class: bool, seed: int) -> Any:
 
 
 def save_model(model: Any, tokenizer: Any, out: Path) -> None:
-    """Weights, configuration and generation settings."""
+    """Weights, configuration, generation settings, and which of the saved tensors are no weights."""
     from transformers import GenerationConfig
 
     words = tokenizer.get_vocab()
@@ -644,6 +644,8 @@ def save_model(model: Any, tokenizer: Any, out: Path) -> None:
             pad_token_id=tokenizer.pad_token_id,
         )
     model.save_pretrained(out, safe_serialization=True)
+    # Saved beside the weights, but no optimizer moves them: a router's correction, statistics of a norm.
+    _write(out / "buffers.json", [name for name, _ in model.named_buffers()])
 
 
 def _write(path: Path, value: object) -> None:

@@ -191,10 +191,8 @@ def verdict(args: argparse.Namespace) -> tuple[str, int]:
         return f"smoke: FAILED {why}", 1
     if args.partial:
         return f"smoke: PARTIAL {args.partial}", 6
-    return (
-        f"smoke: OK loss={_move(steps[0].loss, steps[-1].loss)} steps={len(steps)} seconds={args.seconds:g}",
-        0,
-    )
+    moved = _move(steps[0].loss, steps[-1].loss)
+    return f"smoke: OK loss={moved} steps={len(steps)} seconds={args.seconds:g}", 0
 
 
 def main(argv: list[str] | None = None) -> int:
