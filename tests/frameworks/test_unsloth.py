@@ -150,7 +150,8 @@ def test_the_script_is_python_and_imports_unsloth_first(method: str, tuning: str
     imports = [node for node in tree.body if isinstance(node, ast.ImportFrom | ast.Import)]
     assert isinstance(imports[0], ast.ImportFrom)
     assert imports[0].module == "unsloth"
-    assert [file.path for file in files[1:]] == (["reward_adapter.py"] if plan.online else [])
+    beside = ["reward_adapter.py"] if plan.online else ["unsloth.yaml"] if method in ("cpt", "sft") else []
+    assert [file.path for file in files[1:]] == beside
     assert repr(job.model_path) in files[0].text
 
 

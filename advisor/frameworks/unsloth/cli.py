@@ -66,44 +66,104 @@ def _adapter(value: Callable[[Plan, Job], Any]) -> Callable[[Plan, Job], Any]:
 
 ROWS = (
     Derived("model", lambda p, j: j.model_path, "the model to start from"),
-    Derived("data.local_dataset", lambda p, j: [j.data_path] if j.data_local else ABSENT, group=DATA, why="the rows"),
+    Derived(
+        "data.local_dataset",
+        lambda p, j: [j.data_path] if j.data_local else ABSENT,
+        group=DATA,
+        why="the rows",
+    ),
     Derived("data.dataset", lambda p, j: ABSENT if j.data_local else j.data_path, group=DATA, why="the rows"),
     Derived("data.format_type", lambda p, j: FORMATS[j.data_format], group=DATA, why="their format"),
-    Derived("training.training_type", lambda p, j: "lora" if p.uses_adapter else "full", group=TRAINING, why=""),
-    Derived("training.load_in_4bit", lambda p, j: p.quantization == "4bit", group=TRAINING, why=""),
-    Derived("training.max_seq_length", lambda p, j: p.seq_len, group=TRAINING, why=""),
-    Derived("training.packing", lambda p, j: p.packing, group=TRAINING, why=""),
-    Derived("training.train_on_completions", lambda p, j: p.method == "sft", group=TRAINING, why=""),
-    Derived("training.num_epochs", lambda p, j: int(p.epochs), group=TRAINING, why=""),
-    Derived("training.batch_size", lambda p, j: p.micro_batch_size, group=TRAINING, why=""),
     Derived(
-        "training.gradient_accumulation_steps", lambda p, j: p.gradient_accumulation_steps, group=TRAINING, why=""
+        "training.training_type",
+        lambda p, j: "lora" if p.uses_adapter else "full",
+        group=TRAINING,
+        why="what trains and how, as in train.py",
     ),
-    Derived("training.learning_rate", lambda p, j: float(p.learning_rate), group=TRAINING, why=""),
-    Derived("training.warmup_steps", warmup_steps, group=TRAINING, why=""),
-    Derived("training.weight_decay", lambda p, j: float(p.weight_decay), group=TRAINING, why=""),
+    Derived(
+        "training.load_in_4bit",
+        lambda p, j: p.quantization == "4bit",
+        group=TRAINING,
+        why="4-bit NF4 base or 16 bit",
+    ),
+    Derived(
+        "training.max_seq_length", lambda p, j: p.seq_len, group=TRAINING, why="longest sequence, tokens"
+    ),
+    Derived(
+        "training.packing",
+        lambda p, j: p.packing,
+        group=TRAINING,
+        why="fill each sequence with several samples",
+    ),
+    Derived(
+        "training.train_on_completions",
+        lambda p, j: p.method == "sft",
+        group=TRAINING,
+        why="learn the assistant turns only",
+    ),
+    Derived("training.num_epochs", lambda p, j: int(p.epochs), group=TRAINING, why="passes over the data"),
+    Derived("training.batch_size", lambda p, j: p.micro_batch_size, group=TRAINING, why="sequences a pass"),
+    Derived(
+        "training.gradient_accumulation_steps",
+        lambda p, j: p.gradient_accumulation_steps,
+        group=TRAINING,
+        why="passes a step",
+    ),
+    Derived("training.learning_rate", lambda p, j: float(p.learning_rate), group=TRAINING, why="peak"),
+    Derived("training.warmup_steps", warmup_steps, group=TRAINING, why="the plan's share of all steps"),
+    Derived("training.weight_decay", lambda p, j: float(p.weight_decay), group=TRAINING, why="decoupled"),
     Derived(
         "training.gradient_checkpointing",
-        lambda p, j: "unsloth" if p.gradient_checkpointing else "none", group=TRAINING, why="",
+        lambda p, j: "unsloth" if p.gradient_checkpointing else "none",
+        group=TRAINING,
+        why="activations recomputed or kept",
     ),
-    Derived("training.save_steps", lambda p, j: p.save_steps, group=TRAINING, why=""),
-    Derived("training.random_seed", lambda p, j: p.seed, group=TRAINING, why=""),
-    Derived("training.output_dir", lambda p, j: j.output_dir, group=TRAINING, why=""),
-    Derived("lora.lora_r", _adapter(lambda p, j: p.lora_rank), group=ADAPTER, why=""),
-    Derived("lora.lora_alpha", _adapter(lambda p, j: int(p.lora_alpha)), group=ADAPTER, why=""),
-    Derived("lora.lora_dropout", _adapter(lambda p, j: float(p.lora_dropout)), group=ADAPTER, why=""),
+    Derived(
+        "training.save_steps", lambda p, j: p.save_steps, group=TRAINING, why="steps between checkpoints"
+    ),
+    Derived("training.random_seed", lambda p, j: p.seed, group=TRAINING, why="shuffling and initialisation"),
+    Derived("training.output_dir", lambda p, j: j.output_dir, group=TRAINING, why="checkpoints"),
+    Derived(
+        "lora.lora_r",
+        _adapter(lambda p, j: p.lora_rank),
+        group=ADAPTER,
+        why="low-rank adapters, as in train.py",
+    ),
+    Derived(
+        "lora.lora_alpha", _adapter(lambda p, j: int(p.lora_alpha)), group=ADAPTER, why="scale: alpha / rank"
+    ),
+    Derived(
+        "lora.lora_dropout",
+        _adapter(lambda p, j: float(p.lora_dropout)),
+        group=ADAPTER,
+        why="on the adapters' input",
+    ),
     Derived(
         "lora.target_modules",
-        _adapter(lambda p, j: ",".join(linear_module_names(j.model, p.lora_targets))), group=ADAPTER, why="",
+        _adapter(lambda p, j: ",".join(linear_module_names(j.model, p.lora_targets))),
+        group=ADAPTER,
+        why="modules that get adapters",
     ),
-    Derived("lora.use_dora", lambda p, j: True if p.tuning == "dora" else ABSENT, group=ADAPTER, why=""),
-    Derived("logging.enable_wandb", lambda p, j: True if j.tracker == "wandb" else ABSENT, group=TRACKING, why=""),
-    Derived("logging.wandb_project", lambda p, j: j.run_name if j.tracker == "wandb" else ABSENT, group=TRACKING, why=""),
+    Derived("lora.use_dora", lambda p, j: True if p.tuning == "dora" else ABSENT, group=ADAPTER, why="DoRA"),
+    Derived(
+        "logging.enable_wandb",
+        lambda p, j: True if j.tracker == "wandb" else ABSENT,
+        group=TRACKING,
+        why="tracker",
+    ),
+    Derived(
+        "logging.wandb_project",
+        lambda p, j: j.run_name if j.tracker == "wandb" else ABSENT,
+        group=TRACKING,
+        why="project",
+    ),
     Derived(
         "logging.enable_tensorboard",
-        lambda p, j: True if j.tracker == "tensorboard" else ABSENT, group=TRACKING, why="",
+        lambda p, j: True if j.tracker == "tensorboard" else ABSENT,
+        group=TRACKING,
+        why="tracker",
     ),
-)  # fmt: skip
+)
 
 
 def document(plan: Plan, job: Job) -> Document:
