@@ -15,7 +15,8 @@ from advisor.estimate.types import MemoryEstimate
 from advisor.flips import with_flips
 from advisor.judging import Ranked, Rejected, evidence_of, parameters_dict, search_all, time_dict
 from advisor.pareto import Point, pareto
-from advisor.planner.search import Searcher, describe
+from advisor.planner.order import describe
+from advisor.planner.search import Searcher
 from advisor.request import Request, parse_request
 from advisor.resolve import Resolved, resolve
 from advisor.reverse import Answer, answer

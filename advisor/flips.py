@@ -14,7 +14,8 @@ from typing import Any
 from advisor.alternatives import PLAN_PINS, asked_for, gpus_text, grown
 from advisor.errors import InputError
 from advisor.judging import Ranked, Rejected, search_all, time_of
-from advisor.planner.search import Candidate, Searcher
+from advisor.planner.order import Candidate
+from advisor.planner.search import Searcher
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
 from advisor.rules import Policy

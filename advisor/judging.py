@@ -15,7 +15,8 @@ from advisor.frameworks import framework
 from advisor.frameworks.digest import config_digest
 from advisor.plan import Plan
 from advisor.planner.explain import plan_reasons
-from advisor.planner.search import Candidate, Found, Searcher
+from advisor.planner.order import Candidate
+from advisor.planner.search import Found, Searcher
 from advisor.release_keys import refused_keys
 from advisor.request import Request
 from advisor.resolve import Resolved

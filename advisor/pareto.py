@@ -10,7 +10,8 @@ from advisor.alternatives import LARGER_GPUS
 from advisor.errors import InputError
 from advisor.facts.gpus import load_gpu
 from advisor.judging import Ranked, search_all
-from advisor.planner.search import Searcher, describe
+from advisor.planner.order import describe
+from advisor.planner.search import Searcher
 from advisor.request import Request, parse_request
 from advisor.resolve import Resolved, resolve
 from advisor.reverse import sizes

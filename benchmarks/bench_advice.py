@@ -42,6 +42,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 LIMITS = {"Qwen3-235B, full sft, 128 GPUs": 0.25,
+          "Qwen3-235B, full grpo, 128 GPUs": 0.25,
           "DeepSeek-V3, full sft, 16384 GPUs": 0.50}  # fmt: skip
 """CPU seconds of the search."""
 SMALLEST, LARGEST = "Qwen3-8B, sft, 8 GPUs", "DeepSeek-V3, full sft, 16384 GPUs"

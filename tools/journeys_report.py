@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 PAGE = ROOT / "docs" / "journeys.md"
 
 from advisor.advise import advise  # noqa: E402 - the checkout is not installed where this runs
-from advisor.planner.search import describe  # noqa: E402
+from advisor.planner.order import describe  # noqa: E402
 from advisor.request import parse_request  # noqa: E402
 from advisor.starter.build import needs_preparing  # noqa: E402
 from tests.journeys import JOURNEYS, Journey  # noqa: E402

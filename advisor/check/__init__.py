@@ -16,7 +16,7 @@ from advisor.check.keys import key_findings
 from advisor.check.method import method_keys, method_of
 from advisor.check.plan import documents_of, read_plan, weigh
 from advisor.frameworks import framework
-from advisor.planner.search import describe
+from advisor.planner.order import describe
 from advisor.request import Request
 from advisor.rules import load_framework
 

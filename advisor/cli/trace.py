@@ -39,7 +39,7 @@ def show_trace(answers: str, rule_id: str | None, output: str) -> int:
 
 
 def _framework(found: Trace, rule_id: str | None) -> dict[str, Any]:
-    from advisor.planner.search import describe
+    from advisor.planner.order import describe
 
     rules = [
         {

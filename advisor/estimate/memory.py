@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from advisor.estimate.host import checkpoint_bytes, host_and_disk
 from advisor.estimate.model_sums import model_sums
@@ -14,7 +15,7 @@ from advisor.estimate.stage import Setting, StageParts, make_setting, stage_laye
 from advisor.estimate.states import sharding_stage
 from advisor.estimate.types import MemoryEstimate
 from advisor.facts.types import ClusterFacts, ModelFacts
-from advisor.plan import Plan
+from advisor.plan import NO_ENGINE, Plan, changed, without_engine
 
 STREAMED = ("loss", "backward")
 """Moments whose buffers are gathered weights and reduced gradients; the step's are the optimizer's own."""
@@ -30,6 +31,19 @@ class _Stage:
     most_buffers: float
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingMemory:
+    """The moments of a training step, which do not depend on how a plan generates between steps."""
+
+    setting: Setting
+    margins: Margins
+    stages: tuple[_Stage, ...]
+
+
+TrainedMemory = dict[tuple[Any, ...], TrainingMemory]
+"""What plans share that differ only in how they generate."""
+
+
 def estimate_memory(
     model: ModelFacts,
     plan: Plan,
@@ -37,6 +51,7 @@ def estimate_memory(
     teacher: ModelFacts | None = None,
     *,
     all_stages: bool = True,
+    trained: TrainedMemory | None = None,
 ) -> MemoryEstimate:
     """Peak memory per GPU, host memory per node.
 
@@ -45,51 +60,91 @@ def estimate_memory(
     decoder-only transformers, balanced experts, no padding. The first optimizer step is no moment of its own:
     the states that it creates are alive in all later ones. Ignores vision activations and evaluation.
     `all_stages=False` looks only at the first, second and last pipeline stage, among which the worst one is, and
-    returns no `stages` and no `causes`.
+    returns no `stages` and no `causes`. `trained` (then): where a caller that asks about many plans of one model,
+    cluster and teacher keeps what those share that differ only in how they generate.
     """
+    if trained is None or (plan.rollout_engine == "vllm" and not plan.rollout_sleep):
+        training = _training(model, plan, cluster, teacher, all_stages)
+    else:
+        training = _shared(model, plan, cluster, teacher, trained)
+    s, m = training.setting, training.margins
+    if s.plan is not plan:
+        s = replace(s, plan=plan)
+    found = [_between(s, m, stage, teacher, cluster) for stage in training.stages]
+    stages = tuple(_stage_row(s, stage) for stage in found) if all_stages and len(found) > 1 else ()
+    return _finish(s, m, cluster, found, stages, teacher, all_stages)
+
+
+def training_fits(model: ModelFacts, plan: Plan, cluster: ClusterFacts, trained: TrainedMemory) -> bool:
+    """Whether a training step could fit a GPU while no engine takes memory; False is certain. `trained` as for
+    `estimate_memory` without all stages."""
+    training = _shared(model, plan, cluster, None, trained)
+    factor = cluster.correction.memory if cluster.correction else 1.0
+    room = cluster.gpu_memory_gib / factor
+    ranges = [stage.range for stage in training.stages]
+    return max(each.likely for each in ranges) <= room and min(each.high for each in ranges) <= room
+
+
+def _shared(
+    model: ModelFacts, plan: Plan, cluster: ClusterFacts, teacher: ModelFacts | None, trained: TrainedMemory
+) -> TrainingMemory:
+    """No moment of a training step sees how the plan generates, once the engine sleeps."""
+    key = without_engine(plan)
+    training = trained.get(key)
+    if training is None:
+        alone = changed(plan, NO_ENGINE)
+        training = trained[key] = _training(model, alone, cluster, teacher, False)
+    return training
+
+
+def _training(
+    model: ModelFacts, plan: Plan, cluster: ClusterFacts, teacher: ModelFacts | None, every: bool
+) -> TrainingMemory:
+    """1F1B: stage i of n holds min(micro batches, n - i) micro batches in flight."""
     s = make_setting(model_sums(model), plan)
     m = margins(s)
     counts = stage_layers(plan, s.sums.layers)
-    if len(counts) == 1:
-        part = stage_parts(s, 0, counts[0], True, True, 1)
-        return _finish(s, m, cluster, [_stage(s, m, part, teacher, cluster)], (), teacher, all_stages)
-    found = _all_stages(s, m, counts, teacher, cluster, all_stages)
-    stages = tuple(_stage_row(s, stage) for stage in found) if all_stages else ()
-    return _finish(s, m, cluster, found, stages, teacher, all_stages)
+    found: list[_Stage] = []
+    total, start = len(counts), 0
+    for index, count in enumerate(counts):
+        if every or index < 2 or index == total - 1:
+            flight = min(plan.gradient_accumulation_steps, total - index)
+            part = stage_parts(s, start, count, index == 0, index == total - 1, flight)
+            found.append(_stage(s, m, part, teacher, cluster))
+        start += count
+    return TrainingMemory(s, m, tuple(found))
 
 
 def _likely(stage: _Stage) -> float:
     return stage.range.likely
 
 
-def _all_stages(
-    s: Setting, m: Margins, counts: list[int], teacher: ModelFacts | None, cluster: ClusterFacts, every: bool
-) -> list[_Stage]:
-    """1F1B: stage i of n holds min(micro batches, n - i) micro batches in flight."""
-    found: list[_Stage] = []
-    total, start = len(counts), 0
-    for index, count in enumerate(counts):
-        if every or index < 2 or index == total - 1:
-            flight = min(s.plan.gradient_accumulation_steps, total - index)
-            part = stage_parts(s, start, count, index == 0, index == total - 1, flight)
-            found.append(_stage(s, m, part, teacher, cluster))
-        start += count
-    return found
-
-
 def _stage(
     s: Setting, m: Margins, part: StageParts, teacher: ModelFacts | None, cluster: ClusterFacts
 ) -> _Stage:
-    """Low, likely and high are each the largest of any moment; the terms are those of the moment at which most
-    is allocated (of equals the earliest)."""
+    """The moments of a training step. Low, likely and high are each the largest of any moment; the terms are those
+    of the moment at which most is allocated (of equals the earliest)."""
     extra = extras(s, part, teacher, cluster.gpu_memory_gib, s.plan.rollout_sleep)
-    alive = [*moments(s, part, extra), *other_moments(s, part, extra)]
+    alive = moments(s, part, extra)
     buffers = 0.0
     for moment in alive:
         if moment.moment in STREAMED and moment.buffers > buffers:
             buffers = moment.buffers
     bounds, peak = spread(m, alive, buffers)
     return _Stage(peak, part, bounds, buffers)
+
+
+def _between(
+    s: Setting, m: Margins, stage: _Stage, teacher: ModelFacts | None, cluster: ClusterFacts
+) -> _Stage:
+    """With the moments between training steps."""
+    extra = extras(s, stage.part, teacher, cluster.gpu_memory_gib, s.plan.rollout_sleep)
+    bounds, peak = spread(m, other_moments(s, stage.part, extra), stage.most_buffers)
+    known = stage.range
+    widest = Range(max(known.likely, bounds.likely), max(known.low, bounds.low), max(known.high, bounds.high))
+    return _Stage(
+        peak if peak.total > stage.alive.total else stage.alive, stage.part, widest, stage.most_buffers
+    )
 
 
 def _terms(alive: Alive) -> dict[str, float]:

@@ -7,6 +7,7 @@ result lies from published measurements: docs/accuracy.md.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from advisor.estimate.generation import generation_seconds, sync_seconds
 from advisor.estimate.model_sums import ModelSums, model_sums
@@ -23,7 +24,7 @@ from advisor.estimate.work import (
     training_passes,
 )
 from advisor.facts.types import ClusterFacts, ModelFacts
-from advisor.plan import Plan
+from advisor.plan import Plan, without_engine
 
 TODAY = Software()
 
@@ -58,6 +59,10 @@ class StepTime:
     @property
     def total(self) -> float:
         return self.update + self.log_probs + self.rollout + self.sync
+
+
+TrainedSeconds = dict[tuple[Any, ...], float]
+"""Seconds of a step that plans share that differ only in how they generate."""
 
 
 def flops_per_token(sums: ModelSums, plan: Plan, tokens: float) -> float:
@@ -107,6 +112,32 @@ def step_time(
     A micro batch takes what its slowest pipeline stage computes, plus the communication compute does not hide;
     a pipeline adds (stages - 1) / virtual stages micro batches of bubble. A full critic trains as its policy does.
     """
+    step = _training_time(sums, plan, cluster, tokens, tflops, software, length)
+    step.rollout, step.sync = _between_steps(sums, plan, cluster, tokens, tflops, software)
+    return step
+
+
+def _between_steps(
+    sums: ModelSums, plan: Plan, cluster: ClusterFacts, tokens: float, tflops: float, software: Software
+) -> tuple[float, float]:
+    """(generation, weight sync) seconds."""
+    if not plan.online:
+        return 0.0, 0.0
+    r = rates(cluster, plan, software, tflops)
+    response = max(tokens - plan.prompt_len / 2, 1.0)
+    return generation_seconds(sums, plan, cluster, r, software, response), sync_seconds(sums, plan, r)
+
+
+def _training_time(
+    sums: ModelSums,
+    plan: Plan,
+    cluster: ClusterFacts,
+    tokens: float,
+    tflops: float,
+    software: Software,
+    length: float | None,
+) -> StepTime:
+    """What does not depend on how the plan generates, but for a training state that waits on the host meanwhile."""
     r = rates(cluster, plan, software, tflops)
     rows = plan.micro_batch_size * sequences_per_row(plan)
     local = rows * tokens / plan.context_parallel
@@ -120,7 +151,6 @@ def step_time(
     steps = plan.gradient_accumulation_steps
     bubble = trained * (busy + talk) * (plan.pipeline_parallel - 1) / software.virtual_stages
     reduction, away, optimizer = step_parts(sums, plan, cluster, r, busy)
-    response = max(tokens - plan.prompt_len / 2, 1.0) if plan.online else 0.0
     return StepTime(
         compute=trained * busy * steps,
         bubble=bubble,
@@ -128,8 +158,8 @@ def step_time(
         offload=away,
         optimizer=trained * optimizer,
         log_probs=_score_seconds(sums, plan, cluster, r, f, local, software) * steps,
-        rollout=generation_seconds(sums, plan, cluster, r, software, response),
-        sync=sync_seconds(sums, plan, r) if plan.online else 0.0,
+        rollout=0.0,
+        sync=0.0,
     )
 
 
@@ -148,14 +178,54 @@ def _tokens(plan: Plan, mean_tokens: float | None) -> float:
 
 
 def seconds_per_step(
-    model: ModelFacts, plan: Plan, cluster: ClusterFacts, mean_tokens: float | None = None
+    model: ModelFacts,
+    plan: Plan,
+    cluster: ClusterFacts,
+    mean_tokens: float | None = None,
+    trained: TrainedSeconds | None = None,
 ) -> float | None:
     """Seconds of one optimizer step, samples taken as `mean_tokens` long (default: `seq_len`); None when the
-    card's peak is unknown."""
+    card's peak is unknown. `trained`: where a caller that asks about many plans of one model, cluster and length keeps
+    what those share that differ only in how they generate."""
     tflops = cluster.gpu.tflops_bf16
     if not tflops:
         return None
-    return step_time(model_sums(model), plan, cluster, _tokens(plan, mean_tokens), tflops).total
+    if trained is None or not plan.online:
+        return step_time(model_sums(model), plan, cluster, _tokens(plan, mean_tokens), tflops).total
+    seconds = training_seconds(model, plan, cluster, trained, mean_tokens)
+    if seconds is None:
+        return None
+    for part in between_seconds(model, plan, cluster, mean_tokens):
+        seconds += part
+    return seconds
+
+
+def training_seconds(
+    model: ModelFacts,
+    plan: Plan,
+    cluster: ClusterFacts,
+    trained: TrainedSeconds,
+    mean_tokens: float | None = None,
+) -> float | None:
+    """Of `seconds_per_step`, all but generation and weight sync."""
+    tflops = cluster.gpu.tflops_bf16
+    if not tflops:
+        return None
+    key = (*without_engine(plan), plan.rollout_offload)
+    known = trained.get(key)
+    if known is None:
+        tokens = _tokens(plan, mean_tokens)
+        step = _training_time(model_sums(model), plan, cluster, tokens, tflops, TODAY, None)
+        known = trained[key] = step.total
+    return known
+
+
+def between_seconds(
+    model: ModelFacts, plan: Plan, cluster: ClusterFacts, mean_tokens: float | None = None
+) -> tuple[float, float]:
+    """Of `seconds_per_step`, generation and weight sync."""
+    tokens, tflops = _tokens(plan, mean_tokens), cluster.gpu.tflops_bf16
+    return _between_steps(model_sums(model), plan, cluster, tokens, tflops, TODAY) if tflops else (0.0, 0.0)
 
 
 def _spread(plan: Plan, cluster: ClusterFacts, mean_tokens: float | None) -> tuple[float, float, list[str]]:

@@ -13,7 +13,7 @@ from advisor.estimate.parameters import count_parameters
 from advisor.estimate.rollout import engine_weights, needs_reference
 from advisor.estimate.types import MemoryEstimate
 from advisor.plan import Plan
-from advisor.planner.search import PLANNED
+from advisor.planner.fill import PLANNED
 from advisor.request import PINS
 from advisor.resolve import Resolved
 from advisor.rules import FrameworkRules

@@ -95,12 +95,14 @@ def _context(plan: Plan, model: ModelFacts) -> str:
 
 
 def _generations(plan: Plan, model: ModelFacts) -> str:
-    if not plan.online or plan.generations == 0:
+    if is_legal_batch(plan):
         return ""
-    total = plan.global_batch_size
-    if total % plan.generations:
-        return f"{total} answers per step do not split into groups of {plan.generations}"
-    return ""
+    return f"{plan.global_batch_size} answers per step do not split into groups of {plan.generations}"
+
+
+def is_legal_batch(plan: Plan) -> bool:
+    """Of the table only the groups of online RL ask for the batch."""
+    return not plan.online or plan.generations == 0 or plan.global_batch_size % plan.generations == 0
 
 
 def _rollout(plan: Plan, model: ModelFacts) -> str:

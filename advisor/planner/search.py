@@ -8,61 +8,33 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-from advisor.estimate.memory import estimate_memory
-from advisor.estimate.time import seconds_per_step
-from advisor.estimate.types import MemoryEstimate
 from advisor.frameworks import framework
-from advisor.plan import Plan
-from advisor.planner.legality import illegal, is_legal
+from advisor.plan import Plan, changed
+from advisor.planner.fill import PLANNED, Filler, Unfilled
+from advisor.planner.legality import illegal
+from advisor.planner.order import Candidate, describe, order
 from advisor.planner.space import (
     Skeleton,
-    changed,
     hf_layouts,
     megatron_layouts,
     rollouts,
     skeletons,
-    squeezes,
 )
-from advisor.resolve import Resolved
 from advisor.rules import (
     FrameworkRules,
     Reason,
     allowed_values,
     cheap_refusals,
-    describe_cluster,
-    describe_model,
     limit_refusals,
 )
 from advisor.rules.implied import implied_values
 
-PLANNED = frozenset(
-    """method tuning quantization precision lora_rank lora_targets seq_len micro_batch_size
-    gradient_accumulation_steps epochs learning_rate nodes gpus_per_node backend zero_stage fsdp
-    offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
-    pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel
-    gradient_checkpointing recompute attention liger prompt_len response_len generations
-    rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel
-    rollout_memory_fraction rollout_offload optimizer""".split()
-)
-"""Fields the search decides; a framework's habits decide the rest."""
-
-MOST_MICRO_BATCH = 16
-TOKENS_PER_PASS = 32768
-"""A pass of more tokens than this no longer makes matrices more efficient."""
-MEGATRON_MARGIN = 1.5
-"""How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
 RECOMPUTE_MOST = 1.6
 """How much longer a step takes at most for recomputing everything: a forward pass on top of three, with its traffic."""
 CANDIDATES_JUDGED = 32
 """How many of the best plans are put to the framework's expression limits before giving up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    plan: Plan
-    memory: MemoryEstimate
-    seconds: float
-    """Per sequence of the global batch."""
+LIMITS_ASKED = 8
+"""How many refused plans it takes to give up bounding the search by an allowed one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +48,26 @@ class Found:
     """The plan that comes closest to fitting, when none does."""
 
 
-class Searcher:
-    """Searches all frameworks for one request; estimates are shared, because they know no framework."""
+class _Bar:
+    """The best plan so far that fits and that no limit refuses: what cannot come before it need not be tried. Limits
+    that refuse one plan after another are not asked again and again."""
 
-    def __init__(self, resolved: Resolved) -> None:
-        self.resolved = resolved
-        self.model = resolved.model
-        self.facts: dict[str, Mapping[str, Any]] = {
-            "model": describe_model(resolved.model),
-            "cluster": describe_cluster(resolved.cluster),
-        }
-        self.examined = 0
-        self._known: dict[Plan, Candidate] = {}
-        self._cluster = resolved.cluster
-        self._stores: dict[str, dict[Plan, Candidate]] = {"": self._known}
+    def __init__(self) -> None:
+        self.known: Candidate | None = None
+        self.asked = 0
 
-    @property
-    def estimated(self) -> int:
-        """Different plans among those examined."""
-        return sum(len(known) for known in self._stores.values())
+    def is_passed(self, candidate: Candidate) -> bool:
+        return self.asked < LIMITS_ASKED and (self.known is None or order(candidate) < order(self.known))
 
-    def _look_at(self, framework: str) -> None:
-        """Estimates are shared between frameworks but for those that the user's own runs correct."""
-        self._cluster = self.resolved.cluster.under(framework)
-        own = framework if self._cluster.correction else ""
-        self._known = self._stores.setdefault(own, {})
+    def set(self, candidate: Candidate, allowed: bool) -> None:
+        if allowed:
+            self.known = candidate
+        else:
+            self.asked += 1
+
+
+class Searcher(Filler):
+    """Searches all frameworks for one request."""
 
     def search(self, rules: FrameworkRules) -> Found:
         """The best plan of one framework, trying the tunings in order."""
@@ -131,21 +98,21 @@ class Searcher:
         """The best candidate that no limit refuses; of candidates of one kind only the first few are asked."""
         refused: list[Reason] = []
         for candidate in self._judged(rules, candidates, pins):
-            found = [
-                *limit_refusals(rules, candidate.plan, self.facts),
-                *_keyless(rules, candidate.plan, pins),
-            ]
+            found = self._limited(rules, candidate, pins)
             if not found:
                 return candidate, []
             refused += found
         return None, refused
+
+    def _limited(self, rules: FrameworkRules, candidate: Candidate, pins: Mapping[str, Any]) -> list[Reason]:
+        return [*limit_refusals(rules, candidate.plan, self.facts), *_keyless(rules, candidate.plan, pins)]
 
     def _judged(
         self, rules: FrameworkRules, candidates: list[Candidate], pins: Mapping[str, Any]
     ) -> Iterator[Candidate]:
         """The best ones; then, for a limit may speak against what all of these share, the best of each other
         kind, and of every kind with the attention kernels that were not the first choice."""
-        ordered = sorted(candidates, key=_order)
+        ordered = sorted(candidates, key=order)
         yield from ordered[:CANDIDATES_JUDGED]
         kinds: dict[tuple[Any, ...], Candidate] = {}
         for candidate in ordered:
@@ -164,6 +131,7 @@ class Searcher:
         fitting: list[Candidate] = []
         refusals: dict[Reason, None] = {}
         closest: Candidate | None = None
+        bar = _Bar()
         open_cell = False
         for plan in self._backends(rules, skeleton):
             refused = [r for r in cheap_refusals(rules, plan) if not _about_layout(rules, r)]
@@ -174,17 +142,21 @@ class Searcher:
             fastest = float("inf")
             parks = plan.online and _open(rules, "rollout_offload", plan)
             for ways in self._ways(rules, plan, skeleton.pins):
-                candidate = self._best_way(rules, ways, skeleton.pins, parks, fastest)
+                candidate = self._best_way(rules, ways, skeleton.pins, parks, fastest, bar.known)
                 if candidate is None:
                     continue
                 if candidate.memory.fits == "fits":
                     fastest = min(fastest, candidate.seconds)
+                    if plan.online and bar.is_passed(candidate):
+                        bar.set(candidate, not self._limited(rules, candidate, skeleton.pins))
                 if candidate.memory.fits != "no":
                     fitting.append(candidate)
                 elif closest is None or candidate.memory.excess < closest.memory.excess:
                     closest = candidate
         if open_cell and not fitting and closest is None:
             refusals.update(dict.fromkeys(self._no_layout(rules, skeleton)))
+        if bar.known:
+            fitting.append(bar.known)
         return fitting, [] if open_cell and (fitting or closest) else list(refusals), closest
 
     def _backends(self, rules: FrameworkRules, skeleton: Skeleton) -> Iterator[Plan]:
@@ -209,13 +181,22 @@ class Searcher:
         pins: Mapping[str, Any],
         parks: bool,
         fastest: float,
+        bar: Candidate | None,
     ) -> Candidate | None:
         """The best way to generate on one layout. A training state that waits on the host (`parks`), or a smaller
-        share for the engine, changes nothing but the generation: it is tried where that is what does not fit."""
+        share for the engine, changes nothing but the generation: it is tried where that is what does not fit.
+        Ways that cannot come before `bar`, a plan that is known to be allowed, are left out."""
         tried: list[Candidate] = []
+        unfilled: Unfilled | None = None
         for layout in ways:
             if tried and not _room_with(layout, tried[0]):
                 continue
+            if bar is not None:
+                unfilled = unfilled or Unfilled(
+                    self, rules, changed(layout, {"rollout_offload": False}), pins
+                )
+                if not unfilled.could_pass(layout, bar):
+                    continue
             candidate = self._fill(rules, layout, pins)
             if candidate is None:
                 return None
@@ -228,7 +209,7 @@ class Searcher:
                 tried += [parked] if parked else []
                 if parked is None or parked.memory.fits == "no":
                     break  # training itself does not fit
-        return min(tried, key=_order, default=None)
+        return min(tried, key=order, default=None)
 
     def _layouts(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
         return chain.from_iterable(self._ways(rules, plan, pins))
@@ -258,107 +239,6 @@ class Searcher:
         )
         return tuple(kind for kind in kernels if allowed is None or kind in allowed)
 
-    def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
-        """The best way to hold this layout: least recomputation, then the largest micro batch that fits."""
-        # No squeeze and no habit changes what legality asks about.
-        if not plan.data_parallel or not is_legal(self._batch(plan, plan.micro_batch_size, pins), self.model):
-            return None
-        best: Candidate | None = None
-        for squeeze in squeezes(plan, pins):
-            for candidate in self._squeezed(rules, plan, squeeze, pins):
-                if best is None or _order(candidate) < _order(best):
-                    best = candidate
-                if best.memory.fits == "fits":
-                    return best
-        return best
-
-    def _squeezed(
-        self, rules: FrameworkRules, plan: Plan, squeeze: list[dict[str, Any]], pins: Mapping[str, Any]
-    ) -> Iterator[Candidate]:
-        """The best micro batch of each way; of ways that all hold too much only the one that holds least."""
-        smallest = self._settle(rules, changed(plan, squeeze[-1]), pins) if len(squeeze) > 1 else None
-        if smallest is not None:
-            least = self._first_micro_batch(smallest, pins)
-            if least is not None and least.memory.fits == "no":
-                yield least
-                return
-        for changes in squeeze:
-            shaped = self._settle(rules, changed(plan, changes), pins)
-            candidate = self._largest_micro_batch(shaped, pins) if shaped is not None else None
-            if candidate is not None:
-                yield candidate
-
-    def _settle(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Plan | None:
-        """The plan with the framework's habits; None when its tables refuse it."""
-        plan = changed(plan, self._implied(rules, plan, pins)).normalised()
-        plan = self._batch(plan, plan.micro_batch_size, pins)
-        return None if cheap_refusals(rules, plan) else plan
-
-    def _implied(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> dict[str, Any]:
-        implied = implied_values(rules, plan)
-        return {
-            name: value
-            for name, value in implied.items()
-            if name not in PLANNED and name not in pins and getattr(plan, name) != value
-        }
-
-    def _largest_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
-        best: Candidate | None = None
-        for candidate in self._by_micro_batch(plan, pins):
-            if best is None or _order(candidate) < _order(best):
-                best = candidate
-            if candidate.memory.fits == "no":
-                break
-        return best
-
-    def _first_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
-        return next(self._by_micro_batch(plan, pins), None)
-
-    def _by_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Candidate]:
-        """The plan at each micro batch, smallest first."""
-        for size in self._micro_batches(plan, pins):
-            tried = self._batch(plan, size, pins)
-            # Of the legality table only the groups of online RL ask for the batch.
-            if not plan.online or is_legal(tried, self.model):
-                yield self._estimate(tried)
-
-    def _micro_batches(self, plan: Plan, pins: Mapping[str, Any]) -> list[int]:
-        if "micro_batch_size" in pins:
-            return [pins["micro_batch_size"]]
-        per_rank = max(1, (self.resolved.request.global_batch_size or 1) // plan.data_parallel)
-        most = min(MOST_MICRO_BATCH, per_rank, max(1, TOKENS_PER_PASS // plan.seq_len))
-        smallest = 2 if plan.method == "kto" else 1  # a batch of one has no other completion to compare with
-        return [size for size in (1, 2, 4, 8, 16) if smallest <= size <= max(most, smallest)]
-
-    def _batch(self, plan: Plan, micro: int, pins: Mapping[str, Any]) -> Plan:
-        """micro x accumulation x DP as near as possible to the wanted batch; whole groups of answers per rank."""
-        wanted = self.resolved.request.global_batch_size or 1
-        steps = pins.get("gradient_accumulation_steps") or max(
-            1, round(wanted / (micro * plan.data_parallel))
-        )
-        if plan.online and "gradient_accumulation_steps" not in pins:
-            while micro * steps % plan.generations:
-                steps += 1
-        if micro == plan.micro_batch_size and steps == plan.gradient_accumulation_steps:
-            return plan
-        return changed(plan, {"micro_batch_size": micro, "gradient_accumulation_steps": steps})
-
-    def _estimate(self, plan: Plan) -> Candidate:
-        self.examined += 1
-        found = self._known.get(plan)
-        if found is None:
-            cluster = self._cluster
-            memory = estimate_memory(self.model, plan, cluster, all_stages=False)
-            # What does not fit is compared by its size alone.
-            seconds = 0.0 if memory.fits == "no" else self._seconds(plan)
-            found = self._known[plan] = Candidate(plan, memory, seconds)
-        return found
-
-    def _seconds(self, plan: Plan) -> float:
-        """Per sequence. A card without a known speed: plans are then told apart by how simple they are."""
-        step = seconds_per_step(self.model, plan, self._cluster) or 1.0
-        return step / plan.global_batch_size
-
     def _no_layout(self, rules: FrameworkRules, skeleton: Skeleton) -> list[Reason]:
         """Why no layout of an open cell is left: broken divisibility, or layouts the framework lacks."""
         reasons: dict[Reason, None] = {}
@@ -377,43 +257,6 @@ class Searcher:
 
 def _agrees(shape: Mapping[str, Any], pins: Mapping[str, Any]) -> bool:
     return all(pins.get(field, value) == value for field, value in shape.items())
-
-
-def _order(candidate: Candidate) -> tuple[Any, ...]:
-    """Fitting before tight before not; then time to within 2 %, then the simpler plan.
-
-    Megatron's kernels must be built for the machine: it is chosen where it is needed or clearly faster.
-    """
-    plan, memory = candidate.plan, candidate.memory
-    rank = ("fits", "tight", "no").index(memory.fits)
-    if rank == 2:
-        return (rank, memory.excess, 0.0, ())
-    coarse = round(_log(candidate.seconds * (_margin(plan))) / 0.02)
-    return (rank, coarse, 0.0, _complexity(plan), memory.total)
-
-
-def _margin(plan: Plan) -> float:
-    """None where experts are spread: what routed layers take on transformers is assumed, not measured
-    (rules/catalog/speed.json), and every published run of that kind is on Megatron."""
-    return MEGATRON_MARGIN if plan.backend == "megatron" and plan.expert_parallel == 1 else 1.0
-
-
-def _complexity(plan: Plan) -> tuple[int, ...]:
-    degrees = plan.tensor_parallel * plan.pipeline_parallel * plan.context_parallel * plan.expert_parallel
-    return (
-        degrees,
-        ("none", "optimizer", "all", "nvme").index(plan.offload),
-        plan.zero_stage,
-        int(plan.fsdp),
-        int(plan.liger),
-        plan.gradient_accumulation_steps,
-    )
-
-
-def _log(value: float) -> float:
-    import math
-
-    return math.log(value) if value > 0 else 0.0
 
 
 _kind = attrgetter("backend", "rollout_engine", "zero_stage", "fsdp", "offload", "liger", "recompute")
@@ -485,24 +328,3 @@ def _too_big(closest: Candidate) -> Reason:
             f"{lead} {memory.nvme_gib:.0f} GiB of NVMe a node; {memory.nvme_capacity_gib:.0f} GiB are there"
         )
     return Reason("planner.memory", "refuse", text, "advisor/estimate/memory.py")
-
-
-def describe(plan: Plan) -> str:
-    """A plan in one phrase, for reasons and tables."""
-    parts = [plan.tuning if plan.quantization == "none" else f"{plan.tuning} {plan.quantization}"]
-    if plan.backend == "megatron":
-        parts.append(f"Megatron TP{plan.tensor_parallel} PP{plan.pipeline_parallel} EP{plan.expert_parallel}")
-    elif plan.fsdp:
-        parts.append("FSDP2")
-    elif plan.zero_stage:
-        parts.append(f"ZeRO-{plan.zero_stage}")
-    elif plan.world_size > 1:
-        parts.append("DDP")
-    if plan.context_parallel > 1:
-        parts.append(f"CP{plan.context_parallel}")
-    if plan.offload != "none":
-        parts.append(f"{plan.offload} offload")
-    if plan.gradient_checkpointing:
-        parts.append("recompute" if plan.recompute == "none" else f"{plan.recompute} recompute")
-    parts.append(f"{plan.micro_batch_size} x {plan.seq_len}")
-    return ", ".join(parts)

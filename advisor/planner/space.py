@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.rollout import engine_weights
 from advisor.facts.types import ModelFacts
-from advisor.plan import Plan
+from advisor.plan import Plan, changed
 from advisor.planner.legality import stage_layers
 from advisor.planner.start import first_plan, pinned, tunings
 from advisor.resolve import Resolved
@@ -34,21 +33,6 @@ ROLLOUT_SHARES = (0.75, 0.6, 0.4)
 """Of a card, tried for the rollout engine: verl documents 0.5 to 0.7, up to 0.9 where training rests on the host."""
 LONG_SEQUENCE = 16384
 """From this length on, splitting the sequence over GPUs is tried."""
-
-
-_FIELDS = tuple(Plan.__dataclass_fields__)
-_VALUES = attrgetter(*_FIELDS)
-_PLACE = {name: place for place, name in enumerate(_FIELDS)}
-
-
-def changed(plan: Plan, changes: Mapping[str, Any]) -> Plan:
-    """dataclasses.replace for the search, which makes tens of thousands of plans and spent half its time there."""
-    if not changes:
-        return plan
-    values = list(_VALUES(plan))
-    for name, value in changes.items():
-        values[_PLACE[name]] = value
-    return Plan(*values)
 
 
 @dataclass(frozen=True, slots=True)

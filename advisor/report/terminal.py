@@ -13,7 +13,7 @@ from advisor.estimate.types import CORRECTED, TERMS
 from advisor.facts.types import GpuFacts
 from advisor.pareto import Point
 from advisor.plan import Plan
-from advisor.planner.search import describe
+from advisor.planner.order import describe
 from advisor.reverse import Answer
 from advisor.rules import Reason
 

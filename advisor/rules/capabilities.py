@@ -33,6 +33,9 @@ from advisor.rules.types import (
 CELL = ("method", "tuning", "quantization", "backend")
 """The plan fields that name what is done at all; the rest says how."""
 
+ONLY_CELL = (*CELL, "rollout_engine", "fsdp")
+"""The plan fields by which the restrictions that can speak at all are remembered: few, and most rows ask for one."""
+
 REFUSE, UNCHECKED = "refuse", "unchecked"
 
 _AnyRow = TypeVar("_AnyRow", Capability, Only, Limit, Habit, Trap)
@@ -138,6 +141,8 @@ class _Index:
         self.cell = attrgetter(*CELL, *sorted(matched - set(CELL)))
         self.known: dict[Any, tuple[Reason, ...]] = {}
         self.only = [(row.field, _container(row), row) for row in rules.only]
+        self.only_cell = attrgetter(*ONLY_CELL)
+        self.only_there: dict[Any, list[tuple[str, frozenset[Any], Only]]] = {}
 
     def capability_refusals(self, plan: Plan) -> tuple[Reason, ...]:
         cell = self.cell(plan)
@@ -147,8 +152,16 @@ class _Index:
         return found
 
     def violated(self, plan: Plan) -> list[Only]:
-        outside = [row for field, values, row in self.only if getattr(plan, field) not in values]
+        cell = self.only_cell(plan)
+        there = self.only_there.get(cell)
+        if there is None:
+            there = self.only_there[cell] = [each for each in self.only if _could_fit(each[2].match, plan)]
+        outside = [row for field, values, row in there if getattr(plan, field) not in values]
         return [row for row in outside if fits(row.match, plan)]
+
+
+def _could_fit(match: Match, plan: Plan) -> bool:
+    return fits({field: values for field, values in match.items() if field in ONLY_CELL}, plan)
 
 
 class _Every(frozenset[Any]):

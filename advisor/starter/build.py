@@ -20,7 +20,7 @@ from advisor.frameworks.base import Emitted, Framework, Smoke
 from advisor.frameworks.table import Job, Rendered
 from advisor.paths import templates_root
 from advisor.plan import Plan
-from advisor.planner.search import describe
+from advisor.planner.order import describe
 from advisor.rendering import render
 from advisor.resolve import Resolved
 from advisor.rules import load_framework

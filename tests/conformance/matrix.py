@@ -24,8 +24,9 @@ from advisor.facts.dataset import inspect
 from advisor.frameworks import framework
 from advisor.judging import search_all
 from advisor.plan import LORA_TARGET_WORDS, Plan
+from advisor.planner.fill import PLANNED
 from advisor.planner.legality import illegal, stage_layers
-from advisor.planner.search import PLANNED, Searcher
+from advisor.planner.search import Searcher
 from advisor.planner.space import SHARDINGS, hf_layouts, tunings
 from advisor.request import PINS, Request, parse_request
 from advisor.resolve import resolve

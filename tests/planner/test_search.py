@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advisor.frameworks import NAMES
+from advisor.plan import changed
+from advisor.planner.fill import Unfilled
 from advisor.planner.legality import is_legal
-from advisor.planner.search import Found, Searcher, _order
-from advisor.planner.space import changed, rollouts, skeletons, squeezes
+from advisor.planner.order import order
+from advisor.planner.search import Found, Searcher
+from advisor.planner.space import rollouts, skeletons, squeezes
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
 from advisor.rules import cheap_refusals, limit_refusals, load_framework
@@ -195,7 +198,28 @@ def test_no_rollout_setting_left_out_is_better(gpus: int) -> None:
         for layout, parked in product(searcher._layouts(rules, backend, {}), (False, True)):
             candidate = searcher._fill(rules, changed(layout, {"rollout_offload": parked}), {})
             if candidate is not None and candidate.memory.fits == "fits":
-                assert _order(found.best)[:2] <= _order(candidate)[:2]
+                assert order(found.best)[:2] <= order(candidate)[:2]
+
+
+@pytest.mark.parametrize("name", ["ms-swift", "trl", "verl"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_the_bound_changes_nothing_but_the_work(
+    name: str, tuning: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan that is chosen where every layout is filled in every way."""
+    answers = {
+        "method": "grpo",
+        "tuning": tuning,
+        "model": "Qwen/Qwen3-30B-A3B",
+        "gpus_per_node": 8,
+        "nodes": 2,
+    }
+    bounded, filled = Searcher(resolved(**answers)), Searcher(resolved(**answers))
+    rules = load_framework(name)
+    found = bounded.search(rules)
+    monkeypatch.setattr(Unfilled, "could_pass", lambda *_: True)
+    assert filled.search(rules).best == found.best is not None
+    assert bounded.estimated < filled.estimated
 
 
 def test_another_attention_kernel_is_tried_where_the_fastest_is_refused() -> None:

@@ -1,0 +1,260 @@
+"""How a layout is filled: the least recomputation and the largest micro batch that fit it, and what no way of
+filling it can beat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from advisor.estimate.memory import TrainedMemory, estimate_memory, training_fits
+from advisor.estimate.time import TrainedSeconds, between_seconds, seconds_per_step, training_seconds
+from advisor.plan import NO_ENGINE, Plan, changed
+from advisor.planner.legality import is_legal, is_legal_batch
+from advisor.planner.order import Candidate, coarse, order, slowest
+from advisor.planner.space import squeezes
+from advisor.resolve import Resolved
+from advisor.rules import FrameworkRules, cheap_refusals, describe_cluster, describe_model
+from advisor.rules.implied import implied_values
+
+PLANNED = frozenset(
+    """method tuning quantization precision lora_rank lora_targets seq_len micro_batch_size
+    gradient_accumulation_steps epochs learning_rate nodes gpus_per_node backend zero_stage fsdp
+    offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
+    pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel
+    gradient_checkpointing recompute attention liger prompt_len response_len generations
+    rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel
+    rollout_memory_fraction rollout_offload optimizer""".split()
+)
+"""Fields the search decides; a framework's habits decide the rest."""
+
+MOST_MICRO_BATCH = 16
+TOKENS_PER_PASS = 32768
+"""A pass of more tokens than this no longer makes matrices more efficient."""
+
+
+class Filler:
+    """Fills layouts for one request; estimates are shared between frameworks, because they know none."""
+
+    def __init__(self, resolved: Resolved) -> None:
+        self.resolved = resolved
+        self.model = resolved.model
+        self.facts: dict[str, Mapping[str, Any]] = {
+            "model": describe_model(resolved.model),
+            "cluster": describe_cluster(resolved.cluster),
+        }
+        self.examined = 0
+        self._known: dict[Plan, Candidate] = {}
+        self._cluster = resolved.cluster
+        self._stores: dict[str, dict[Plan, Candidate]] = {"": self._known}
+        self._trained: TrainedMemory = {}
+        self._training_seconds: TrainedSeconds = {}
+        self._generating: dict[tuple[Any, ...], float] = {}
+
+    @property
+    def estimated(self) -> int:
+        """Different plans among those examined."""
+        return sum(len(known) for known in self._stores.values())
+
+    def _look_at(self, framework: str) -> None:
+        """Estimates are shared between frameworks but for those that the user's own runs correct."""
+        self._cluster = self.resolved.cluster.under(framework)
+        own = framework if self._cluster.correction else ""
+        self._known = self._stores.setdefault(own, {})
+
+    def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
+        """The best way to hold this layout: least recomputation, then the largest micro batch that fits."""
+        if self.is_empty(plan, pins):
+            return None
+        best: Candidate | None = None
+        for squeeze in squeezes(plan, pins):
+            for candidate in self._squeezed(rules, plan, squeeze, pins):
+                if best is None or order(candidate) < order(best):
+                    best = candidate
+                if best.memory.fits == "fits":
+                    return best
+        return best
+
+    def is_empty(self, layout: Plan, pins: Mapping[str, Any]) -> bool:
+        """Whether the layout is illegal; no squeeze and no habit changes what legality asks about."""
+        if not layout.data_parallel:
+            return True
+        return not is_legal(self._batch(layout, layout.micro_batch_size, pins), self.model)
+
+    def row(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Sequence[Plan]:
+        """The plan with the framework's habits at each micro batch; empty where its tables refuse it."""
+        shaped = self._settle(rules, plan, pins)
+        return list(self._sizes(shaped, pins)) if shaped else ()
+
+    def _squeezed(
+        self, rules: FrameworkRules, plan: Plan, squeeze: list[dict[str, Any]], pins: Mapping[str, Any]
+    ) -> Iterator[Candidate]:
+        """The best micro batch of each way; of ways that all hold too much only the one that holds least."""
+        smallest = self._settle(rules, changed(plan, squeeze[-1]), pins) if len(squeeze) > 1 else None
+        if smallest is not None:
+            least = self._first_micro_batch(smallest, pins)
+            if least is not None and least.memory.fits == "no":
+                yield least
+                return
+        for changes in squeeze:
+            shaped = self._settle(rules, changed(plan, changes), pins)
+            candidate = self._largest_micro_batch(shaped, pins) if shaped is not None else None
+            if candidate is not None:
+                yield candidate
+
+    def _settle(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Plan | None:
+        """The plan with the framework's habits; None when its tables refuse it."""
+        plan = changed(plan, self._implied(rules, plan, pins)).normalised()
+        plan = self._batch(plan, plan.micro_batch_size, pins)
+        return None if cheap_refusals(rules, plan) else plan
+
+    def _implied(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> dict[str, Any]:
+        implied = implied_values(rules, plan)
+        return {
+            name: value
+            for name, value in implied.items()
+            if name not in PLANNED and name not in pins and getattr(plan, name) != value
+        }
+
+    def _largest_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
+        best: Candidate | None = None
+        for candidate in self._by_micro_batch(plan, pins):
+            if best is None or order(candidate) < order(best):
+                best = candidate
+            if candidate.memory.fits == "no":
+                break
+        return best
+
+    def _first_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
+        return next(self._by_micro_batch(plan, pins), None)
+
+    def _by_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Candidate]:
+        """The plan at each micro batch, smallest first."""
+        return map(self._estimate, self._sizes(plan, pins))
+
+    def _sizes(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
+        for size in self._micro_batches(plan, pins):
+            tried = self._batch(plan, size, pins)
+            if is_legal_batch(tried):
+                yield tried
+
+    def _micro_batches(self, plan: Plan, pins: Mapping[str, Any]) -> list[int]:
+        if "micro_batch_size" in pins:
+            return [pins["micro_batch_size"]]
+        per_rank = max(1, (self.resolved.request.global_batch_size or 1) // plan.data_parallel)
+        most = min(MOST_MICRO_BATCH, per_rank, max(1, TOKENS_PER_PASS // plan.seq_len))
+        smallest = 2 if plan.method == "kto" else 1  # a batch of one has no other completion to compare with
+        return [size for size in (1, 2, 4, 8, 16) if smallest <= size <= max(most, smallest)]
+
+    def _batch(self, plan: Plan, micro: int, pins: Mapping[str, Any]) -> Plan:
+        """micro x accumulation x DP as near as possible to the wanted batch; whole groups of answers per rank."""
+        wanted = self.resolved.request.global_batch_size or 1
+        pinned = pins.get("gradient_accumulation_steps")
+        steps = pinned or max(1, round(wanted / (micro * plan.data_parallel)))
+        if pinned is None and plan.online:
+            while micro * steps % plan.generations:
+                steps += 1
+        if micro == plan.micro_batch_size and steps == plan.gradient_accumulation_steps:
+            return plan
+        return changed(plan, {"micro_batch_size": micro, "gradient_accumulation_steps": steps})
+
+    def _estimate(self, plan: Plan) -> Candidate:
+        self.examined += 1
+        found = self._known.get(plan)
+        if found is None:
+            cluster = self._cluster
+            memory = estimate_memory(self.model, plan, cluster, all_stages=False, trained=self._trained)
+            # What does not fit is compared by its size alone.
+            seconds = 0.0 if memory.fits == "no" else self._seconds(plan)
+            found = self._known[plan] = Candidate(plan, memory, seconds)
+        return found
+
+    def _seconds(self, plan: Plan) -> float:
+        """Per sequence. A card without a known speed: plans are then told apart by how simple they are."""
+        step = seconds_per_step(self.model, plan, self._cluster, trained=self._training_seconds) or 1.0
+        return step / plan.global_batch_size
+
+    def could_fill(self, plan: Plan) -> bool:
+        """Whether a training step of this plan could fit while no engine takes memory; False is certain."""
+        self.examined += 1
+        return training_fits(self.model, plan, self._cluster, self._trained)
+
+    def training_seconds(self, plan: Plan) -> float:
+        """Of a step, without generation and weight sync."""
+        return training_seconds(self.model, plan, self._cluster, self._training_seconds) or 1.0
+
+    def between_seconds(self, plan: Plan, layout: Plan) -> float:
+        """Generation and weight sync of a step of `plan`, as `layout` has them."""
+        key = (*_engine(layout), plan.global_batch_size, plan.zero_stage, plan.fsdp)
+        seconds = self._generating.get(key)
+        if seconds is None:
+            engine = {name: getattr(layout, name) for name in NO_ENGINE}
+            seconds = sum(between_seconds(self.model, changed(plan, engine), self._cluster))
+            self._generating[key] = seconds
+        return seconds
+
+
+_engine = attrgetter(*NO_ENGINE)
+
+
+@dataclass(slots=True)
+class _Training:
+    """One way to train on a layout, while no engine is there."""
+
+    plan: Plan
+    batch: int
+    seconds: float = 0.0
+    """Of a step, once asked for."""
+
+
+class Unfilled:
+    """One layout before it is filled, whatever way it generates in."""
+
+    def __init__(self, filler: Filler, rules: FrameworkRules, layout: Plan, pins: Mapping[str, Any]) -> None:
+        self.filler, self.rules, self.pins = filler, rules, pins
+        self.layout = layout
+        self.ways = [] if filler.is_empty(layout, pins) else list(squeezes(layout, pins))
+        self.rows: dict[tuple[int, int], Sequence[_Training]] = {}
+
+    def could_pass(self, layout: Plan, bar: Candidate) -> bool:
+        """Whether anything that fits on the layout, generating as `layout` does, could come before `bar`: of all that
+        holds a training step while no engine takes memory, the fastest training, plus generation and weight sync."""
+        limit = slowest(layout, coarse(bar.plan, bar.seconds))
+        between: dict[int, float] = {}
+        most: Sequence[int] | None = None
+        for group, squeeze in enumerate(self.ways):
+            # Recomputing more never takes less time, nor does a step on the host: what is too slow without, is so with.
+            open_sizes = most if layout.backend == "megatron" else None
+            for way in range(len(squeeze)):
+                none_left = open_sizes is not None and not open_sizes
+                row = () if none_left else self._row(group, way)
+                if not row:
+                    continue
+                sizes = range(len(row)) if open_sizes is None else open_sizes
+                open_sizes = [size for size in sizes if self._seconds(row[size], layout, between) <= limit]
+                most = open_sizes if most is None else most
+                if open_sizes and self.filler.could_fill(row[open_sizes[0]].plan):
+                    return True
+        return False
+
+    def _seconds(self, training: _Training, layout: Plan, between: dict[int, float]) -> float:
+        """A sequence's share of the step."""
+        batch = training.batch
+        seconds = between.get(batch)
+        if seconds is None:
+            seconds = between[batch] = self.filler.between_seconds(training.plan, layout)
+        if not training.seconds:
+            training.seconds = self.filler.training_seconds(training.plan)
+        return (training.seconds + seconds) / batch
+
+    def _row(self, group: int, way: int) -> Sequence[_Training]:
+        """One way to hold activations, at each micro batch; empty where the framework's tables refuse it."""
+        row = self.rows.get((group, way))
+        if row is None:
+            layout = changed(self.layout, self.ways[group][way])
+            row = self.rows[group, way] = [
+                _Training(plan, plan.global_batch_size)
+                for plan in self.filler.row(self.rules, layout, self.pins)
+            ]
+        return row

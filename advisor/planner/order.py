@@ -1,0 +1,83 @@
+"""Which of two plans is better, and how a plan is called in one phrase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp, log
+from typing import Any
+
+from advisor.estimate.types import MemoryEstimate
+from advisor.plan import Plan
+
+MEGATRON_MARGIN = 1.5
+"""How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    plan: Plan
+    memory: MemoryEstimate
+    seconds: float
+    """Per sequence of the global batch."""
+
+
+def order(candidate: Candidate) -> tuple[Any, ...]:
+    """Fitting before tight before not; then time to within 2 %, then the simpler plan.
+
+    Megatron's kernels must be built for the machine: it is chosen where it is needed or clearly faster.
+    """
+    plan, memory = candidate.plan, candidate.memory
+    rank = ("fits", "tight", "no").index(memory.fits)
+    if rank == 2:
+        return (rank, memory.excess, 0.0, ())
+    return (rank, coarse(plan, candidate.seconds), 0.0, _complexity(plan), memory.total)
+
+
+def coarse(plan: Plan, seconds: float) -> int:
+    """Time to within 2 %."""
+    seconds *= _margin(plan)
+    return round(log(seconds) / 0.02) if seconds > 0 else 0
+
+
+def slowest(plan: Plan, coarsely: int) -> float:
+    """More seconds than this are coarsely more."""
+    return exp((coarsely + 0.5001) * 0.02) / _margin(plan)
+
+
+def _margin(plan: Plan) -> float:
+    """None where experts are spread: what routed layers take on transformers is assumed, not measured
+    (rules/catalog/speed.json), and every published run of that kind is on Megatron."""
+    return MEGATRON_MARGIN if plan.backend == "megatron" and plan.expert_parallel == 1 else 1.0
+
+
+def _complexity(plan: Plan) -> tuple[int, ...]:
+    degrees = plan.tensor_parallel * plan.pipeline_parallel * plan.context_parallel * plan.expert_parallel
+    return (
+        degrees,
+        ("none", "optimizer", "all", "nvme").index(plan.offload),
+        plan.zero_stage,
+        int(plan.fsdp),
+        int(plan.liger),
+        plan.gradient_accumulation_steps,
+    )
+
+
+def describe(plan: Plan) -> str:
+    """A plan in one phrase, for reasons and tables."""
+    parts = [plan.tuning if plan.quantization == "none" else f"{plan.tuning} {plan.quantization}"]
+    if plan.backend == "megatron":
+        parts.append(f"Megatron TP{plan.tensor_parallel} PP{plan.pipeline_parallel} EP{plan.expert_parallel}")
+    elif plan.fsdp:
+        parts.append("FSDP2")
+    elif plan.zero_stage:
+        parts.append(f"ZeRO-{plan.zero_stage}")
+    elif plan.world_size > 1:
+        parts.append("DDP")
+    if plan.context_parallel > 1:
+        parts.append(f"CP{plan.context_parallel}")
+    if plan.offload != "none":
+        parts.append(f"{plan.offload} offload")
+    if plan.gradient_checkpointing:
+        parts.append("recompute" if plan.recompute == "none" else f"{plan.recompute} recompute")
+    parts.append(f"{plan.micro_batch_size} x {plan.seq_len}")
+    return ", ".join(parts)
