@@ -197,6 +197,8 @@ def _try(change: Change, asked: Resolved, policy: Policy) -> Alternative | None:
         return None
     best = ranking[0]
     text = f"{change.text}: {best.framework}, {describe(best.plan)}"
+    if best.plan.offload == "experts":
+        text += f" ({best.memory.host_gib:.0f} GiB of host memory)"
     return Alternative(text, request, best.framework, best.memory)
 
 

@@ -28,6 +28,8 @@ LARGER_GPUS = ("l40s", "a100-sxm-80", "h100-sxm", "h200-sxm", "b200-sxm")
 """Cards that are rented by the hour, by memory."""
 HOST_GIB_PER_GPU = (256.0, 512.0)
 """Host memory that machines of eight such cards are sold with: 2 and 4 TB."""
+HOST_GIB_OF_EXPERTS = 2048.0
+"""Host memory of a two-socket server, however few cards are in it: where the experts of an MoE can rest."""
 NVME_GIB = 8192.0
 """Local disk of one machine worth asking for: AWS p5 has 8 x 3.84 TB."""
 SIBLINGS = 6
@@ -180,7 +182,14 @@ def _host(resolved: Resolved) -> Iterator[Change]:
     for further, per_gpu in enumerate(HOST_GIB_PER_GPU):
         memory = per_gpu * cluster.gpus_per_node
         if memory > cluster.cpu_memory_gib:
-            yield _change("host", f"{memory:.0f} GiB of host memory a node", further, cpu_memory_gib=memory)
+            yield _more_host(memory, further)
+    largest = max(cluster.cpu_memory_gib, HOST_GIB_PER_GPU[-1] * cluster.gpus_per_node)
+    if resolved.model.moe and cluster.nodes == 1 and largest < HOST_GIB_OF_EXPERTS:
+        yield _more_host(HOST_GIB_OF_EXPERTS, len(HOST_GIB_PER_GPU))
+
+
+def _more_host(memory: float, further: float) -> Change:
+    return _change("host", f"{memory:.0f} GiB of host memory a node", further, cpu_memory_gib=memory)
 
 
 def _disk(resolved: Resolved) -> Iterator[Change]:

@@ -23,7 +23,7 @@ TUNINGS = ("full", "freeze", "lora", "dora", "qlora")
 ADAPTER_TUNINGS = ("lora", "dora", "qlora")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 PRECISIONS = ("bf16", "bf16-pure", "fp16", "fp32", "fp8")
-OFFLOADS = ("none", "optimizer", "all", "nvme")
+OFFLOADS = ("none", "optimizer", "all", "nvme", "experts")
 BACKENDS = ("hf", "megatron")
 RECOMPUTES = ("none", "selective", "full")
 ATTENTIONS = ("flash", "sdpa", "eager")
@@ -109,7 +109,8 @@ class Plan:
     """Sharding by PyTorch FSDP2 instead of DeepSpeed; implies zero_stage 3."""
     offload: str = "none"
     """What moves to host memory: `none`, `optimizer` (states and step), `all` (weights too), `nvme` (states and
-    weights to disk)."""
+    weights to disk), `experts` (the frozen routed experts of an MoE with their adapters: they rest there and the
+    processor multiplies by them, so that they never visit a GPU)."""
     tensor_parallel: int = 1
     """Ranks that slice every matrix."""
     sequence_parallel: bool = False

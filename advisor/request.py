@@ -120,7 +120,9 @@ class Request(BaseModel):
     gradient_accumulation_steps: int | None = _ask("plan", "Passes per optimizer step", ge=1)
     zero: Literal[0, 1, 2, 3] | None = _ask("plan", "ZeRO stage")
     fsdp: bool | None = _ask("plan", "Shard with FSDP2")
-    offload: Literal["none", "optimizer", "all", "nvme"] | None = _ask("plan", "What moves to host memory")
+    offload: Literal["none", "optimizer", "all", "nvme", "experts"] | None = _ask(
+        "plan", "What moves to host memory"
+    )
     tensor_parallel: int | None = _ask("plan", "Tensor parallel degree", ge=1)
     pipeline_parallel: int | None = _ask("plan", "Pipeline stages", ge=1)
     pipeline_first_layers: int | None = _ask("plan", "Layers of the first stage", ge=1)

@@ -16,6 +16,10 @@ MS_SWIFT_LORA = "modelscope/ms-swift: examples/megatron/lora/qwen3_235b.sh"
 VERL_GUIDE = "verl-project/verl v0.9.0: docs/perf/dpsk.md"
 PRACTICE_235B = "ISEEKYAN/verl_megatron_practice: dapo_moe235b.csv"
 KT_POST = "blog.llamafactory.net/en/posts/ktransformers"
+KT_NOTES = (
+    "kvcache-ai/ktransformers@95009ea685: doc/en/SFT/KTransformers-Fine-Tuning_Developer-Technical-Notes.md"
+)
+KT_COOKBOOK = "kvcache-ai/ktransformers@89dd094: doc/en/SFT/KTransformers-Fine-Tuning_Cookbook.md"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Published:
     gpu_gib: float | None = None
     host_gb: float | None = None
     """Per node."""
+    tokens_per_second: float | None = None
+    """Over all GPUs."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,35 @@ JOURNEYS = (
         Published("LoRA of DeepSeek-V3 in 16 bit: 1400 GB over all GPUs, by its authors' arithmetic", KT_POST),
         "32 x 80 GB hold 1342 GB of weights with room to compute.",
         too_few=1,
+    ),
+    Journey(
+        "DeepSeek-R1-0528 SFT, LoRA, 1 x 4 RTX 4090",
+        _r1(
+            method="sft", tuning="lora", lora_rank=8, gpu="rtx-4090", gpus_per_node=4, seq_len=512, cpu_memory_gib=1536,
+            global_batch_size=16,
+        ),
+        Published(
+            "KTransformers in LLaMA-Factory, DeepSeek-V3 on 2 to 4 RTX 4090 beside a Xeon Platinum 8488C, experts in "
+            "bf16 on the host, 512 tokens, 16 passes a step: 70 GB over all GPUs, 1.2 to 1.3 TB on the host",
+            KT_NOTES, offload=True, host_gb=1300, tokens_per_second=40.35,
+        ),
+        "The published run split the layers over its GPUs and sent one sequence at a time to the processor; the release "
+        "that goes with LLaMA-Factory 0.9.5 shards by FSDP2 and sends one of each GPU, for which the experts' weights "
+        "are read once.",
+    ),
+    Journey(
+        "Qwen3-235B SFT, LoRA, 1 x 2 RTX 5090",
+        _qwen(
+            method="sft", tuning="lora", lora_rank=8, gpu="rtx-5090", gpus_per_node=2, seq_len=2048, cpu_memory_gib=1024,
+            global_batch_size=2, framework="llamafactory", offload="experts",
+        ),
+        Published(
+            "KTransformers in LLaMA-Factory, bf16, 2 GPUs (card and processor not named), 2048 tokens, one sequence "
+            "a GPU",
+            KT_COOKBOOK, offload=True, gpu_gib=29.1, host_gb=586, tokens_per_second=147.91,
+        ),
+        "Theirs is what the processes held at most (27.14 GiB, 545.36 GiB), allocator and page cache included. The "
+        "cards are an assumption: the smallest that hold the published peak.",
     ),
     Journey(
         "DeepSeek-R1-0528 GRPO, LoRA, 8 x 8 H100",

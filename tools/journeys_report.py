@@ -60,6 +60,11 @@ def _rollout(row: Ranked) -> str:
     return text + (", training state on the host meanwhile" if plan.rollout_offload else "")
 
 
+def _speed(journey: Journey, row: Ranked) -> list[str]:
+    published, ours = journey.published.tokens_per_second, row.time.tokens_per_second
+    return [f"| tokens a second | {ours:.0f} | {published:g} |"] if published and ours else []
+
+
 def _section(journey: Journey) -> str:
     advice = advise(parse_request(journey.request))
     row = advice.best
@@ -81,6 +86,7 @@ def _section(journey: Journey) -> str:
         f"| memory of a GPU | {memory.total:.1f} of {memory.capacity_gib:.1f} GiB ({memory.low:.0f} to "
         f"{memory.high:.0f}), {memory.fits}, at the {memory.moment} | {theirs[0]} |",
         f"| host memory of a node | {memory.host_gib:,.0f} of {memory.host_capacity_gib:,.0f} GiB | {theirs[1]} |",
+        *_speed(journey, row),
         f"| disk | a checkpoint to resume from: {memory.checkpoint_gib * 2**30 / 1e9:,.0f} GB | not said |",
         f"| before it starts | {_prepare(advice)} | |",
         "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from advisor.estimate.host_experts import experts_away, host_expert_bytes
+from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.rollout import GIB, frozen_copies
 from advisor.estimate.stage import Setting, StageParts
 
@@ -19,7 +21,7 @@ def offloaded_bytes(s: Setting, p: StageParts) -> float:
     plan = s.plan
     paged = p.trainable * s.states.paged
     parked = _parked_bytes(s, p) if plan.rollout_offload else 0.0
-    if plan.offload == "none":
+    if not s.states_away:
         return paged + parked
     moved = p.optimizer + paged + parked
     if plan.backend == "hf":
@@ -33,7 +35,7 @@ def checkpoint_bytes(s: Setting) -> float:
     """A checkpoint that training can resume from: everything that trains in the type it is held in (all weights
     under full tuning), masters and moments; gpt-oss-120b in bf16 with AdamW is 6 bytes a parameter, which its Axolotl
     example rounds to 720 GB."""
-    trained = s.trainable_dense + s.trainable_experts
+    trained = sum(trainable_parameters(s.whole, s.plan))
     weights = s.sums.total if s.plan.tuning == "full" else trained
     return weights * s.states.weight + trained * (s.states.optimizer + s.states.paged)
 
@@ -48,16 +50,22 @@ def _parked_bytes(s: Setting, p: StageParts) -> float:
 def host_and_disk(s: Setting, p: StageParts) -> tuple[float, float]:
     """(host GiB, NVMe GiB) per node.
 
-    Host = processes + the larger of what is offloaded and what loading takes: FSDP reads the whole model
-    on one rank, the others stream one checkpoint file per process. Ignores the page cache.
+    Host = processes + experts that rest there + the larger of what else is offloaded and what loading takes: FSDP
+    reads the whole model on one rank, the others stream one checkpoint file per process. Ignores the page cache.
     """
     plan = s.plan
     local = plan.gpus_per_node
     moved = offloaded_bytes(s, p) * local / GIB
-    model = 2.0 * s.sums.total / GIB
+    resident, working = host_expert_bytes(s.whole, plan) if experts_away(plan) else (0.0, 0.0)
+    model = (2.0 * s.sums.total - 2.0 * _experts(s)) / GIB
     shard = min(SHARD_GIB, model) * local
     loading = model + SHARD_GIB if plan.fsdp else shard
     disk = 0.0
     if plan.offload == "nvme":
         disk, moved = moved, moved * NVME_HOST_SHARE
-    return PROCESS_GIB * local + max(moved, loading), disk
+    return PROCESS_GIB * local + resident / GIB + max(moved, loading, working / GIB), disk
+
+
+def _experts(s: Setting) -> float:
+    """Parameters of routed experts that are read into host memory to stay there."""
+    return s.whole.expert_per_layer * s.whole.moe_layers if experts_away(s.plan) else 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from advisor.estimate.host_experts import experts_away, gathered_bytes
 from advisor.estimate.rollout import Extras
 from advisor.estimate.stage import Setting, StageParts
 from advisor.estimate.states import sharding_stage
@@ -153,6 +154,8 @@ def buffers(s: Setting, p: StageParts) -> Buffers:
     moving = 2 * hidden if plan.tensor_parallel > 1 else 0.0
     if plan.expert_parallel > 1:
         moving += 2 * hidden * s.sums.top_k / s.whole_div
+    if experts_away(plan):
+        moving += gathered_bytes(s.sums, plan)
     out.loss += moving
     out.backward += moving
     if plan.quantization != "none":

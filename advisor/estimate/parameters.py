@@ -24,7 +24,8 @@ def adapter_parameters(sums: ModelSums, targets: tuple[str, ...], rank: int) -> 
 
 def trainable_parameters(sums: ModelSums, plan: Plan) -> tuple[int, int]:
     """(dense, routed experts): everything; the last layers (`freeze`); or the adapters. DoRA adds a
-    magnitude per output feature, below 1 % of the adapter, which is ignored."""
+    magnitude per output feature, below 1 % of the adapter, which is ignored. Experts that the processor computes
+    have gate, up and down apart, each with an adapter of its own (kt_kernel/sft/lora.py)."""
     experts = int(sums.expert_per_layer * sums.moe_layers)
     if plan.tuning == "full":
         return sums.total - experts, experts
@@ -36,7 +37,10 @@ def trainable_parameters(sums: ModelSums, plan: Plan) -> tuple[int, int]:
         rest += dense_layers * sums.mlp_per_layer
         rest += (count - dense_layers) * (sums.shared_per_layer + sums.router_per_layer)
         return int(rest), int(routed)
-    return adapter_parameters(sums, plan.lora_targets, plan.lora_rank)
+    dense, routed = adapter_parameters(sums, plan.lora_targets, plan.lora_rank)
+    if plan.offload == "experts" and routed:
+        routed = plan.lora_rank * 3 * (sums.hidden + sums.expert_ffn) * sums.experts * sums.moe_layers
+    return dense, routed
 
 
 def count_parameters(model: ModelFacts, plan: Plan) -> ParameterCounts:

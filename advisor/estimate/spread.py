@@ -75,6 +75,8 @@ def margins(s: Setting) -> Margins:
         applying.append("unpacked")
     if plan.expert_parallel > 1:
         applying.append("experts")
+    if plan.offload == "experts":
+        applying.append("experts_on_host")
     groups = (
         (plan.world_size > 1) + (plan.tensor_parallel > 1) + (plan.pipeline_parallel > 1)
         + (plan.context_parallel > 1) + (plan.expert_parallel > 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from advisor.estimate.activations import Kernels, LayerBytes, layer_bytes, norm_backward_bytes, norm_bytes
+from advisor.estimate.host_experts import on_gpus
 from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.states import (
@@ -23,6 +24,10 @@ PAIRED_METHODS = ("dpo", "ipo", "kto", "orpo", "simpo", "cpo", "rm")
 """Two sequences per sample in one forward pass: chosen and rejected (KTO: completion and its KL pair)."""
 
 
+STATES_AWAY = ("optimizer", "all", "nvme")
+"""Offloads that take optimizer states off the GPU."""
+
+
 def sequences_per_row(plan: Plan) -> int:
     """2 for pairs; 1 where samples are packed, because both halves then share the `seq_len` of a pack
     (ms-swift 4.6.0, swift/dataset/packing.py:163 packs by the sum of a pair's lengths)."""
@@ -34,6 +39,9 @@ class Setting:
     """Everything about a plan and a model that all pipeline stages share."""
 
     sums: ModelSums
+    """What GPUs hold and compute."""
+    whole: ModelSums
+    """The same, with routed experts that rest elsewhere."""
     plan: Plan
     states: StateBytes
     shards: Shards
@@ -105,8 +113,9 @@ def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool) -> tuple[float, float
     return dense, code if plan.quantize_experts or not fused else rest
 
 
-def make_setting(sums: ModelSums, plan: Plan) -> Setting:
+def make_setting(whole: ModelSums, plan: Plan) -> Setting:
     """Read the plan once."""
+    sums = on_gpus(whole, plan)
     megatron = plan.backend == "megatron"
     adapters = plan.uses_adapter
     base_trains = not adapters
@@ -122,12 +131,14 @@ def make_setting(sums: ModelSums, plan: Plan) -> Setting:
     rows = plan.micro_batch_size / plan.context_parallel * sequences_per_row(plan)
     tensor = plan.tensor_parallel
     dense, experts = trainable_parameters(sums, plan)
+    if plan.offload == "experts":
+        experts = 0
     dense_kind = layer_bytes(sums, kernels, False)
     return Setting(
-        sums, plan, states, shards(plan), kernels,
+        sums, whole, plan, states, shards(plan), kernels,
         dense_kind, layer_bytes(sums, kernels, True) if sums.moe_layers else dense_kind,
         plan.recompute == "full" if megatron else plan.gradient_checkpointing,
-        stage3, stage3 and plan.offload in ("all", "nvme"), plan.offload != "none", base_trains, upcast,
+        stage3, stage3 and plan.offload in ("all", "nvme"), plan.offload in STATES_AWAY, base_trains, upcast,
         dense_bytes, expert_bytes,
         rows * plan.seq_len,
         rows * (plan.response_len if online and plan.response_len else plan.seq_len),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from advisor.estimate.generation import generation_seconds, sync_seconds
+from advisor.estimate.host_experts import experts_away, host_expert_seconds, on_gpus
 from advisor.estimate.model_sums import ModelSums, model_sums
 from advisor.estimate.speed import Rates, rates
 from advisor.estimate.stage import sequences_per_row
@@ -34,6 +35,8 @@ UNKNOWN_LENGTH_LOW = 0.25
 """Samples that are taken as `seq_len` long, because nothing is known of them, are shorter."""
 RESPONSE_LOW, RESPONSE_HIGH = 0.5, 2.0
 """Answers grow and shrink while a policy trains."""
+PROCESSOR_LOW, PROCESSOR_HIGH = 0.7, 2.0
+"""Servers that compute routed experts: AMX or AVX-512 alone, one socket or two, memory channels. Assumed."""
 UNMEASURED_HIGH = 1.3
 """A network, link or memory rate that the catalog does not know."""
 
@@ -142,7 +145,7 @@ def _training_time(
     rows = plan.micro_batch_size * sequences_per_row(plan)
     local = rows * tokens / plan.context_parallel
     p = training_passes(plan, sums.layers, r.constants.attention_backward)
-    f = forward(sums, plan, r, software, local, length or tokens)
+    f = forward(on_gpus(sums, plan), plan, r, software, local, length or tokens)
     head = p.head * f.head + f.logits
     busy = pass_seconds(plan, sums.layers, f, p, head, r.constants.micro_batch_seconds)
     gathers = exposed_gathers(gather_seconds(sums, plan, cluster), busy, r)
@@ -151,6 +154,8 @@ def _training_time(
     steps = plan.gradient_accumulation_steps
     bubble = trained * (busy + talk) * (plan.pipeline_parallel - 1) / software.virtual_stages
     reduction, away, optimizer = step_parts(sums, plan, cluster, r, busy)
+    if experts_away(plan):
+        away += host_expert_seconds(sums, plan, r, local) * steps
     return StepTime(
         compute=trained * busy * steps,
         bubble=bubble,
@@ -238,6 +243,9 @@ def _spread(plan: Plan, cluster: ClusterFacts, mean_tokens: float | None) -> tup
     elif mean_tokens is None and not plan.packing:
         low *= UNKNOWN_LENGTH_LOW
         causes.append("samples are taken as seq_len tokens long")
+    if experts_away(plan):
+        low, high = low * PROCESSOR_LOW, high * PROCESSOR_HIGH
+        causes.append("the processors that compute the experts are not known: their rates are of one server")
     gpu = cluster.gpu
     unknown = [
         name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.estimate.host_experts import experts_away
 from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.speed import GIGA, Rates, exchange_seconds, link_bytes
@@ -62,7 +63,8 @@ def gather_seconds(sums: ModelSums, plan: Plan, cluster: ClusterFacts, training:
     if sharding_stage(plan) < 3 or plan.backend != "hf" or data <= 1:
         return 0.0
     experts = sums.expert_per_layer * sums.moe_layers
-    held = (sums.total - experts) / plan.tensor_parallel + experts / plan.expert_parallel
+    held = (sums.total - experts) / plan.tensor_parallel
+    held += 0.0 if experts_away(plan) else experts / plan.expert_parallel
     width = 2.0 if plan.quantization == "none" else 0.6
     gathers = 1.0
     if training:
@@ -114,13 +116,17 @@ def step_parts(
     replicas = max(plan.data_parallel, 1) * plan.context_parallel
     model_ranks = plan.tensor_parallel * plan.pipeline_parallel
     expert_ranks = plan.expert_parallel * plan.expert_tensor_parallel * plan.pipeline_parallel
+    stepped_on_host = 0
+    if experts_away(plan):
+        stepped_on_host, experts = experts, 0
     local = dense / model_ranks + experts / expert_ranks
     sharded = (sharding_stage(plan) > 0 or plan.backend == "megatron") and replicas > 1
     owned = (dense + experts) / plan.world_size if sharded else local
     reduction = exposed_gathers(_reduction(plan, cluster, local, replicas), busy, r)
     pcie = c.pcie_gb_s * GIGA
     parked = _parked_seconds(sums, plan, owned, pcie)
-    if plan.offload == "none":
+    if plan.offload in ("none", "experts"):
+        parked += stepped_on_host / c.cpu_adam_per_second
         return reduction, parked, c.step_bytes * owned / r.memory
     node = owned * plan.gpus_per_node
     away = parked + 6.0 * owned / pcie + node / c.cpu_adam_per_second

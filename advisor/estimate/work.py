@@ -100,6 +100,8 @@ def _matrix(sums: ModelSums, plan: Plan, r: Rates, software: Software, tokens: f
 def _experts(sums: ModelSums, plan: Plan, r: Rates, software: Software, tokens: float) -> float:
     """Routed experts of one layer: a rank multiplies tokens x top-k / TP token copies, spread over the experts
     it holds; the busiest rank of an expert-parallel group sets the pace."""
+    if not sums.top_k:  # they are computed elsewhere
+        return 0.0
     c = r.constants
     spread = plan.expert_parallel * plan.expert_tensor_parallel
     copies = tokens * sums.top_k / plan.tensor_parallel

@@ -58,6 +58,8 @@ class SpeedConstants:
     pcie_gb_s: float
     nvme_gb_s: float
     cpu_adam_per_second: float
+    host_expert_tflops: float
+    host_gb_s: float
     step_bytes: float
     decode_share: float
     decode_layer_seconds: float

@@ -79,6 +79,12 @@ def _fsdp(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
 def _offload(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     if p.offload == "none":
         return f"everything stays on the GPUs; loading takes {m.host_gib:.0f} GiB of host memory a node"
+    if p.offload == "experts" and r.model.moe:
+        lead = "was asked for" if r.request.offload else "is for where nothing fits on the GPUs"
+        return (
+            f"the {r.model.moe.experts} experts of each layer stay in host memory, {m.host_gib:.0f} GiB a node with "
+            f"the rest, and the processor computes them; that {lead}"
+        )
     why = (
         f"--offload {p.offload} was asked for"
         if r.request.offload

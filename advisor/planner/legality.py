@@ -70,6 +70,22 @@ def _expert_adapters(plan: Plan, model: ModelFacts) -> str:
     return ""
 
 
+def _expert_offload(plan: Plan, model: ModelFacts) -> str:
+    if plan.offload != "experts":
+        return ""
+    if model.moe is None:
+        return "offload = experts, but the model has no routed experts"
+    if plan.nodes > 1:
+        return (
+            f"offload = experts is the work of one machine's processors, and here are {plan.nodes} machines"
+        )
+    if plan.backend != "hf" or plan.expert_parallel > 1:
+        return "offload = experts keeps all of them in host memory, so there is nothing to spread by EP or Megatron"
+    return (
+        "" if plan.uses_adapter else f"offload = experts freezes them, and {plan.tuning} tuning trains them"
+    )
+
+
 def _layers(plan: Plan, model: ModelFacts) -> str:
     pp, first, last = plan.pipeline_parallel, plan.pipeline_first_layers, plan.pipeline_last_layers
     if pp == 1:
@@ -145,6 +161,10 @@ TABLE = (
         "megatron-core==0.16.1:megatron/core/transformer/moe/moe_layer.py:101",
     ),
     Legality("planner.expert-adapters", "lora_targets", _expert_adapters, "the model's config.json: no experts"),
+    Legality(
+        "planner.expert-offload", "offload", _expert_offload,
+        "kt-kernel==0.7.0:kt_kernel/sft/wrapper.py: routed experts of a frozen base",
+    ),
     Legality(
         "planner.layers", "pipeline_parallel", _layers,
         "megatron-core==0.16.1:megatron/core/transformer/transformer_config.py:1405",

@@ -7,7 +7,7 @@ from math import exp, log
 from typing import Any
 
 from advisor.estimate.types import MemoryEstimate
-from advisor.plan import Plan
+from advisor.plan import OFFLOADS, Plan
 
 MEGATRON_MARGIN = 1.5
 """How many times faster than the best plan on transformers one on Megatron has to be (assumed)."""
@@ -54,7 +54,7 @@ def _complexity(plan: Plan) -> tuple[int, ...]:
     degrees = plan.tensor_parallel * plan.pipeline_parallel * plan.context_parallel * plan.expert_parallel
     return (
         degrees,
-        ("none", "optimizer", "all", "nvme").index(plan.offload),
+        OFFLOADS.index(plan.offload),
         plan.zero_stage,
         int(plan.fsdp),
         int(plan.liger),
@@ -75,7 +75,9 @@ def describe(plan: Plan) -> str:
         parts.append("DDP")
     if plan.context_parallel > 1:
         parts.append(f"CP{plan.context_parallel}")
-    if plan.offload != "none":
+    if plan.offload == "experts":
+        parts.append("experts on the host")
+    elif plan.offload != "none":
         parts.append(f"{plan.offload} offload")
     if plan.gradient_checkpointing:
         parts.append("recompute" if plan.recompute == "none" else f"{plan.recompute} recompute")

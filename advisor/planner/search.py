@@ -20,6 +20,7 @@ from advisor.planner.space import (
     rollouts,
     skeletons,
 )
+from advisor.planner.start import on_host
 from advisor.rules import (
     FrameworkRules,
     Reason,
@@ -75,7 +76,7 @@ class Searcher(Filler):
         before = self.examined
         refusals: list[Reason] = []
         closest: Candidate | None = None
-        for skeleton in skeletons(self.resolved):
+        for skeleton in self._skeletons(rules):
             candidates, refused, near = self._candidates(rules, skeleton)
             refusals += refused
             best, limited = self._first_allowed(rules, candidates, skeleton.pins)
@@ -91,6 +92,19 @@ class Searcher(Filler):
         first = {reason.rule: reason for reason in reversed(refusals)}
         shown = tuple(reason for reason in refusals if first[reason.rule] is reason)
         return Found(None, shown, self.examined - before, closest)
+
+    def _skeletons(self, rules: FrameworkRules) -> Iterator[Skeleton]:
+        """As asked; then, where all of those fail, LoRA with the routed experts in host memory, for frameworks that
+        have it. A search stops at the first that has a plan, so that this one never stands before a GPU's own."""
+        asked = list(skeletons(self.resolved))
+        yield from (_restricted(rules, skeleton) for skeleton in asked)
+        if self.model.moe is None or self.resolved.cluster.nodes > 1:
+            return
+        for skeleton in asked:
+            plan = on_host(replace(skeleton.plan, offload="experts"))
+            allowed = allowed_values(rules, "offload", plan.as_dict())
+            if plan.tuning == "lora" and "offload" not in skeleton.pins and allowed and "experts" in allowed:
+                yield _restricted(rules, Skeleton(plan, {**skeleton.pins, "offload": "experts"}))
 
     def _first_allowed(
         self, rules: FrameworkRules, candidates: list[Candidate], pins: Mapping[str, Any]
@@ -253,6 +267,16 @@ class Searcher(Filler):
                 Reason("planner.pins", "refuse", "no layout agrees with the pinned plan fields", "request")
             ] = None
         return list(reasons)[:6]
+
+
+def _restricted(rules: FrameworkRules, skeleton: Skeleton) -> Skeleton:
+    """With the micro batch that the framework leaves to a plan whose experts are on the host, where it leaves one."""
+    if skeleton.plan.offload != "experts" or "micro_batch_size" in skeleton.pins:
+        return skeleton
+    allowed = allowed_values(rules, "micro_batch_size", skeleton.plan.as_dict())
+    if allowed is None or len(allowed) != 1:
+        return skeleton
+    return Skeleton(skeleton.plan, {**skeleton.pins, "micro_batch_size": allowed[0]})
 
 
 def _agrees(shape: Mapping[str, Any], pins: Mapping[str, Any]) -> bool:

@@ -28,6 +28,15 @@ SHARDINGS = (
 )
 """(zero_stage, fsdp, offload) on the transformers backend, simplest and fastest first."""
 
+ON_HOST = ((0, False, "experts"), (3, True, "experts"))
+"""The same with the routed experts in host memory: tried where nothing else fits, for the processor sets the pace."""
+
+
+def shardings(pins: Mapping[str, Any]) -> tuple[tuple[int, bool, str], ...]:
+    """The spreads to try under these pins."""
+    return ON_HOST if pins.get("offload") == "experts" else SHARDINGS
+
+
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ROLLOUT_SHARES = (0.75, 0.6, 0.4)
 """Of a card, tried for the rollout engine: verl documents 0.5 to 0.7, up to 0.9 where training rests on the host."""
@@ -113,9 +122,11 @@ def hf_layouts(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for context in _pin(pins, "context_parallel", contexts):
         for tensor in _pin(pins, "tensor_parallel", (1,)):
             for expert in _pin(pins, "expert_parallel", (1,)):
-                for stage, fsdp, offload in SHARDINGS:
+                for stage, fsdp, offload in shardings(pins):
                     if plan.world_size == 1 and stage and offload == "none" and not fsdp:
                         continue
+                    if offload == "experts" and fsdp != (plan.world_size > 1):
+                        continue  # one process, or FSDP2: replicas of the rest would gain nothing
                     yield {
                         "zero_stage": stage,
                         "fsdp": fsdp,

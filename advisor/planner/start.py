@@ -69,4 +69,11 @@ def first_plan(resolved: Resolved, tuning: str, quantization: str, pins: Mapping
         nodes=resolved.cluster.nodes,
         gpus_per_node=resolved.cluster.gpus_per_node,
     )
-    return replace(plan, **pins)
+    return on_host(replace(plan, **pins))
+
+
+def on_host(plan: Plan) -> Plan:
+    """Routed experts that the processor computes get adapters with the rest: of such a plan they are "all linear"."""
+    if plan.offload == "experts" and plan.lora_targets == ("all-linear",):
+        return replace(plan, lora_targets=("experts",))
+    return plan

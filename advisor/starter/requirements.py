@@ -19,13 +19,14 @@ NAME = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(?P<extras>\[[^\]]*\])?")
 def requirements(rules: FrameworkRules, plan: Plan, tracker: str | None) -> list[Emitted]:
     pins = rules_root() / "pins" / rules.framework
     sets = json.loads((pins / "gpu.json").read_text("utf-8"))
-    chosen = _chosen(sets, plan)
+    groups = [group for group in sets["sets"] if _applies(group, plan)]
+    chosen = _chosen(groups)
     if tracker not in (None, "none"):
         chosen.setdefault(str(tracker), str(tracker))
     gpu, cpu = list(chosen.values()), (pins / "cpu.txt").read_text("utf-8")
     head = [
         f"# {rules.framework}, for a CUDA machine. {sets['status']}",
-        *(f"# {line}" for line in sets["notes"]),
+        *(f"# {line}" for notes in (sets, *groups) for line in notes.get("notes", ())),
     ]
     if not rules.releases[0].proven:
         head, gpu = _other_head(rules, "a CUDA machine"), _repinned(rules, gpu)
@@ -37,11 +38,14 @@ def requirements(rules: FrameworkRules, plan: Plan, tracker: str | None) -> list
     ]
 
 
-def _chosen(sets: Mapping[str, Any], plan: Plan) -> dict[str, str]:
+def _applies(group: Mapping[str, Any], plan: Plan) -> bool:
+    return all(getattr(plan, field) in allowed for field, allowed in group.get("match", {}).items())
+
+
+def _chosen(groups: list[Mapping[str, Any]]) -> dict[str, str]:
     chosen: dict[str, str] = {}
-    for group in sets["sets"]:
-        if all(getattr(plan, field) in allowed for field, allowed in group.get("match", {}).items()):
-            chosen |= {re.split(r"[<>=\[ @]", line, maxsplit=1)[0]: line for line in group["requires"]}
+    for group in groups:
+        chosen |= {re.split(r"[<>=\[ @]", line, maxsplit=1)[0]: line for line in group["requires"]}
     return chosen
 
 

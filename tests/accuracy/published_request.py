@@ -49,7 +49,10 @@ OPTIMIZERS = {
     "dist_muon": "muon",
     "muon": "muon",
 }
-OFFLOADS = {"": "none", "optimizer->CPU": "optimizer", "params+optimizer->CPU": "all", "params->CPU": "all"}
+OFFLOADS = {
+    "": "none", "optimizer->CPU": "optimizer", "params+optimizer->CPU": "all", "params->CPU": "all",
+    "experts->CPU": "experts",
+}  # fmt: skip
 QUANTIZATIONS = {"": "none", "bnb-8bit": "8bit", "nf4": "4bit", "bnb-4bit": "4bit", "gptq-int4": "4bit"}
 STAGES = {"pt": "cpt", "pretrain": "cpt", "sft": "sft", "dpo": "dpo", "kto": "kto", "rm": "rm"}
 

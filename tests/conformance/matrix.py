@@ -27,7 +27,7 @@ from advisor.plan import LORA_TARGET_WORDS, Plan
 from advisor.planner.fill import PLANNED
 from advisor.planner.legality import illegal, stage_layers
 from advisor.planner.search import Searcher
-from advisor.planner.space import SHARDINGS, hf_layouts, tunings
+from advisor.planner.space import hf_layouts, shardings, tunings
 from advisor.request import PINS, Request, parse_request
 from advisor.resolve import resolve
 from advisor.rules import (
@@ -239,6 +239,7 @@ def constraints(rules: FrameworkRules) -> list[Constraint]:
         _constraint(("layout", "cluster", "model"), _is_legal),
         _constraint(("lora_targets", "tuning", "quantization", "model"), _is_legal),
         _constraint(("layout", "cluster", "offload"), _is_a_layout),
+        _constraint(("offload", "layout", "tuning", "quantization", "cluster", "model"), _is_legal),
         _constraint(
             _setting("method", "tuning", "quantization", "backend"), lambda given: _is_cell(rules, given)
         ),
@@ -367,7 +368,7 @@ def _spreads(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if values.get("backend") == "megatron":
         yield {}
         return
-    for row in SHARDINGS:
+    for row in shardings(values):
         spread = dict(zip(names, row))
         if all(values.get(name, value) == value for name, value in spread.items()):
             yield spread

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from advisor.frameworks import llamafactory
 from advisor.frameworks.llamafactory.data import dataset_entry, spell
 from advisor.frameworks.llamafactory.table import template
-from advisor.frameworks.table import ABSENT
+from advisor.frameworks.table import ABSENT, Rendered
 from tests.frameworks.helpers import assert_refuses, assert_round_trip, assert_writes, job_for, plan_for
 
 NAME = "llamafactory"
@@ -53,6 +53,20 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"liger": True}, {"enable_liger_kernel": True}),
     ({**ZERO}, {"deepspeed": None, "ddp_timeout": 36000}),
     (
+        {"offload": "experts"},
+        {"use_kt": True, "use_reentrant_gc": False, "deepspeed": None, "accelerate:distributed_type": None},
+    ),
+    (
+        {**ZERO, "zero_stage": 3, "fsdp": True, "offload": "experts"},
+        {
+            "use_kt": True,
+            "accelerate:distributed_type": "FSDP",
+            "accelerate:fsdp_config.fsdp_offload_params": False,
+            "accelerate:num_processes": 8,
+        },
+    ),
+    ({}, {"use_kt": None, "use_reentrant_gc": None}),
+    (
         {**ZERO, "zero_stage": 3, "offload": "optimizer"},
         {
             "deepspeed": "deepspeed.json",
@@ -90,6 +104,7 @@ REFUSES: list[tuple[dict[str, Any], set[str]]] = [
     ({"liger": True, "loss": "stock"}, {"loss"}),
     ({"precision": "fp8"}, {"precision"}),
     ({"param_dtype": "bf16"}, {"param_dtype"}),
+    ({"offload": "experts", "zero_stage": 3, **ZERO}, {"offload"}),
     ({"zero_stage": 3, "offload": "nvme", **ZERO}, {"offload"}),
     ({"zero_stage": 2, "offload": "all", **ZERO}, {"offload"}),
     ({"offload": "optimizer"}, {"offload"}),
@@ -123,7 +138,7 @@ def test_round_trip(changes: dict[str, Any]) -> None:
     ),
     sharding=st.sampled_from(
         [(0, False, "none"), (1, False, "none"), (2, False, "optimizer"), (3, False, "all"),
-         (3, True, "none"), (3, True, "all")]
+         (3, True, "none"), (3, True, "all"), (0, False, "experts"), (3, True, "experts")]
     ),
     size=st.tuples(st.integers(1, 16), st.integers(1, 64)),
     flags=st.tuples(st.booleans(), st.booleans(), st.booleans()),
@@ -282,3 +297,16 @@ def test_command_of_fsdp_is_accelerate() -> None:
     plan = plan_for(NAME, tuning="full", zero_stage=3, fsdp=True, gpus_per_node=8)
     assert llamafactory.command(plan, job_for(plan))[:2] == ("accelerate", "launch")
     assert llamafactory.command(plan_for(NAME), job_for(plan)) == ("llamafactory-cli", "train", "train.yaml")
+
+
+def test_experts_on_the_host_are_switched_on_by_the_environment_too() -> None:
+    plan = plan_for(NAME, offload="experts", lora_targets=("experts",))
+    job = job_for(plan, "Qwen/Qwen3-30B-A3B")
+    rendered = Rendered({})
+    assert llamafactory.context(plan, job, rendered)["environment"] == llamafactory.KTRANSFORMERS
+    assert llamafactory.command(plan, job) == ("llamafactory-cli", "train", "train.yaml")
+    smoke = llamafactory.smoke(plan, job)
+    assert smoke.partial
+    assert smoke.trained is not None
+    assert (smoke.trained.offload, smoke.trained.lora_targets) == ("none", ("attention",))
+    assert llamafactory.context(replace(plan, offload="none"), job, rendered)["environment"] == {}

@@ -61,6 +61,25 @@ BROKEN = [
         "planner.rollout-experts",
         "no experts",
     ),
+    (
+        DENSE,
+        {"nodes": 1, "backend": "hf", "offload": "experts"},
+        "planner.expert-offload",
+        "no routed experts",
+    ),
+    (QWEN, {"backend": "hf", "offload": "experts"}, "planner.expert-offload", "here are 8 machines"),
+    (
+        QWEN,
+        {"nodes": 1, "offload": "experts"},
+        "planner.expert-offload",
+        "nothing to spread by EP or Megatron",
+    ),
+    (
+        QWEN,
+        {"nodes": 1, "backend": "hf", "offload": "experts", "tuning": "full"},
+        "planner.expert-offload",
+        "full tuning trains them",
+    ),
     (QWEN, {"nodes": 6, "tensor_parallel": 3}, "planner.kv-heads", "4 key/value heads neither"),
 ]
 

@@ -249,3 +249,45 @@ def test_a_pin_without_a_key_is_refused_before_anything_is_written(answers: dict
     assert found.best is None
     refused = next(reason for reason in found.refusals if reason.rule == "trl.no-key")
     assert next(iter(answers)) in refused.because
+
+
+R1 = {"model": "deepseek-ai/DeepSeek-R1-0528", "tuning": "lora", "gpus_per_node": 4, "cpu_memory_gib": 2048}
+
+
+@pytest.mark.parametrize(
+    ("answers", "offload"),
+    [
+        ({"gpu": "rtx-4090"}, "experts"),  # a gathered layer alone is more than the card
+        ({"gpu": "h100"}, "all"),  # the GPUs can do it, however slowly: the processor is not asked
+        ({"gpu": "h100", "offload": "experts"}, "experts"),
+        ({"gpu": "rtx-4090", "gpus_per_node": 1, "gpu_memory_gib": 48}, "experts"),
+    ],
+)
+def test_experts_go_to_the_host_where_nothing_else_fits_or_when_pinned(
+    answers: dict[str, Any], offload: str
+) -> None:
+    found = search("llamafactory", **{**R1, **answers})
+    assert found.best is not None
+    plan = found.best.plan
+    assert plan.offload == offload
+    if offload == "experts":
+        assert plan.lora_targets == ("experts",)
+        assert (plan.micro_batch_size, plan.gradient_checkpointing) == (1, True)
+        assert plan.fsdp == (plan.world_size > 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("llamafactory", {"cpu_memory_gib": 1024}),
+        ("llamafactory", {"nodes": 2, "cpu_memory_gib": 1024}),
+        ("llamafactory", {"method": "dpo"}),
+        ("llamafactory", {"lora_targets": "attention"}),
+        ("llamafactory", {"model": "mistralai/Mixtral-8x7B-v0.1", "gpus_per_node": 1, "gpu_memory_gib": 8}),
+        ("trl", {}),
+    ],
+)
+def test_experts_do_not_go_to_the_host_where_that_cannot_be(name: str, answers: dict[str, Any]) -> None:
+    found = search(name, **{**R1, "gpu": "rtx-4090", **answers})
+    assert found.best is None
+    assert found.refusals

@@ -1,12 +1,14 @@
 """LLaMA-Factory: `llamafactory-cli train train.yaml`, with a dataset_info.json beside the rows.
 
-Its own launcher starts torchrun (DDP, DeepSpeed); FSDP2 goes through `accelerate launch`.
+Its own launcher starts torchrun (DDP, DeepSpeed); FSDP2 goes through `accelerate launch`. KTransformers (routed
+experts on the host) is switched on by the environment too, before anything is imported.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from advisor.frameworks.base import Emitted, Smoke, unquantized
@@ -21,6 +23,17 @@ from advisor.plan import Plan
 from advisor.rendering import render
 
 JUDGE = "llamafactory.py"
+KTRANSFORMERS = {
+    "USE_KT": "1",
+    "ACCELERATE_USE_KT": "true",
+    "ACCELERATE_KT_BACKEND": "AMXBF16",
+    "ACCELERATE_KT_TP_ENABLED": "true",
+}
+"""USE_KT keeps the launcher from torchrun; the rest is what kt-kernel and its accelerate read."""
+LEFT_OUT = (
+    "KTransformers, which wants a GPU beside the processor: the adapters on attention trained without it"
+)
+
 __all__ = ["JUDGE", "NAME", "READING", "TABLE", "command", "context", "data_need", "files", "smoke"]
 
 
@@ -50,11 +63,17 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
 
 def smoke(plan: Plan, job: Job) -> Smoke:
     roles = ("config", "dataset_info", "deepspeed", "accelerate")
+    if plan.offload == "experts":
+        nearest = replace(plan, offload="none", lora_targets=("attention",))
+        return Smoke(reward_head=False, judged_roles=roles, trained=nearest, partial=LEFT_OUT)
     return Smoke(reward_head=False, judged_roles=roles, trained=unquantized(plan))
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
+    on_host = plan.offload == "experts"
     return {
+        "environment": dict(KTRANSFORMERS) if on_host else {},
+        "on_host": on_host,
         "torchrun": not plan.fsdp and (plan.world_size > 1 or plan.zero_stage > 0),
         "dataset": DATASET,
     }

@@ -131,6 +131,13 @@ def _quantized(method: str, **releases: str) -> tuple[Case, ...]:
     )
 
 
+KTRANSFORMERS = {"use_kt": True, "use_reentrant_gc": False}
+KT_ALONE = (
+    "KTransformers computes the routed experts in host memory; it recomputes layers without re-entrance only"
+)
+KT_SHARDED = f"FSDP shards all but the routed experts. {KT_ALONE}"
+
+
 def _shardings() -> tuple[Case, ...]:
     """(zero_stage, fsdp, offload): DeepSpeed by its JSON, FSDP by the accelerate file."""
     place = "deepspeed:zero_optimization.offload_{}."
@@ -148,6 +155,10 @@ def _shardings() -> tuple[Case, ...]:
     for offload, flag in (("none", False), ("all", True)):
         keys = {"accelerate:distributed_type": "FSDP", "accelerate:fsdp_config.fsdp_offload_params": flag}
         cases.append(Case((3, True, offload), keys, "FSDP shards weights, gradients and states"))
+    one = {"deepspeed": ABSENT, "accelerate:distributed_type": ABSENT}
+    several = {"accelerate:distributed_type": "FSDP", "accelerate:fsdp_config.fsdp_offload_params": False}
+    for values, keys, why in (((0, False), one, KT_ALONE), ((3, True), several, KT_SHARDED)):
+        cases.append(Case((*values, "experts"), {**keys, **KTRANSFORMERS}, why, since="0.9.5"))
     return tuple(cases)
 
 

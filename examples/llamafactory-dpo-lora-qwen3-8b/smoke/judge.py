@@ -80,8 +80,11 @@ COMMA_LISTS = {
     "adapter_name_or_path",
     "interleave_probs",
 }
-# Packages without a CPU build: the parser asks whether they are installed; where one trains, they are.
-GPU_ONLY = ("liger-kernel", "unsloth", "bitsandbytes", "flash-attn")
+# Packages without a CPU build, and those that want a GPU beside the processor (KTransformers): the parser asks whether
+# they are installed; where one trains, they are.
+GPU_ONLY = (
+    "liger-kernel", "unsloth", "bitsandbytes", "flash-attn", "kt-kernel", "transformers-kt", "accelerate-kt",
+)  # fmt: skip
 STAGE_OF_KEY = (
     (re.compile(r"pref_beta$"), ("dpo", "kto")),
     (re.compile(r"(pref_|dpo_|simpo_|ld_alpha$)"), ("dpo",)),
@@ -268,6 +271,28 @@ def runtime_problems(config: dict[str, Any], zero_stage: int) -> list[str]:
         problems.append("with ZeRO-3 the base can only be 4-bit bitsandbytes")
     if config.get("use_muon") and zero_stage > 0:
         problems.append("use_muon marks 2-D weights by object, and ZeRO replaces them by flat shards")
+    return problems + ktransformers_problems(config)
+
+
+def ktransformers_problems(config: dict[str, Any]) -> list[str]:
+    """What kt-kernel 0.7.0 refuses in the first forward (kt_kernel/sft/layer.py, base.py), and LLaMA-Factory when it
+    puts the adapters on (model/adapter.py)."""
+    keys = [key for key in config if key.startswith("kt_")]
+    if not config.get("use_kt"):
+        return [f"`{key}` does nothing without `use_kt: true`" for key in keys]
+    problems: list[str] = []
+    if (
+        config.get("finetuning_type", "lora") != "lora"
+        or config.get("use_dora")
+        or "quantization_bit" in config
+    ):
+        problems.append("use_kt: KTransformers only supports LoRA on a base in 16 bit")
+    if config.get("stage", "sft") != "sft":
+        problems.append("use_kt: KTransformers is for `stage: sft`")
+    if config.get("disable_gradient_checkpointing") or config.get("use_reentrant_gc", True):
+        problems.append("use_kt needs recomputed layers and `use_reentrant_gc: false`")
+    if config.get("per_device_train_batch_size", 8) != 1:
+        problems.append("use_kt: a pass has cutoff_len tokens at most, so `per_device_train_batch_size: 1`")
     return problems
 
 
