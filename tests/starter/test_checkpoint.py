@@ -247,3 +247,24 @@ def test_a_buffer_that_did_not_change_is_no_weight(tmp_path: Path) -> None:
     (tmp_path / "base" / "buffers.json").write_text(json.dumps([still]))
     line, code = whole_run(tmp_path, set(DENSE) - {still})
     assert (line, code) == (f"checkpoint: 6 of 6 trained weights changed ({32 + 2 * 44 - HIDDEN} numbers)", 0)
+
+
+def test_fused_experts_are_read_apart(tmp_path: Path) -> None:
+    """As FSDP shards hold them: gate and up of all experts in one parameter."""
+    save(tmp_path / "base" / "model.safetensors", MIXTURE)
+    stem = "model.layers.0.mlp.experts"
+    fused = {name: shape for name, shape in MIXTURE.items() if ".experts." not in name} | {
+        f"{stem}.gate_up_proj": (EXPERTS, 2 * WIDE, HIDDEN),
+        f"{stem}.down_proj": (EXPERTS, HIDDEN, WIDE),
+    }
+    whole = tmp_path / "output" / "model.safetensors"
+    save(whole, fused, dict.fromkeys(fused, 2.0))
+    line, code = run(tmp_path)
+    numbers = HIDDEN * HIDDEN + EXPERTS * HIDDEN + 3 * EXPERTS * HIDDEN * WIDE
+    assert (line, code) == (
+        f"checkpoint: {len(MIXTURE)} of {len(MIXTURE)} trained weights changed ({numbers} numbers)",
+        0,
+    )
+    save(whole, fused, dict.fromkeys([name for name in fused if "down" not in name], 2.0))
+    line, code = run(tmp_path)
+    assert (code, f"{stem}.0.down_proj.weight did not change ({EXPERTS} of" in line) == (1, True)
