@@ -137,6 +137,31 @@ def read_distributed(folder: Path) -> dict[str, Tensor]:
     return {name: _plain(value) for name, value in inner.items() if isinstance(value, torch.Tensor)}
 
 
+def each_expert(saved: Weights, base: Weights) -> dict[str, Tensor]:
+    """Saved weights with routed experts apart, as model files hold them: in memory gate and up are one parameter
+    of all experts, down another."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in saved.items():
+        stem, _, last = name.rpartition(".")
+        parts = ("gate_proj", "up_proj") if last == "gate_up_proj" else (last,)
+        apart = f"{stem}.0.{parts[0]}.weight"
+        if stem.endswith(".experts") and len(tensor.shape) == 3 and apart in base:
+            found |= _apart(stem, parts, tensor)
+        else:
+            found[name] = tensor
+    return found
+
+
+def _apart(stem: str, parts: tuple[str, ...], tensor: Tensor) -> dict[str, Tensor]:
+    """(experts, parts x rows, columns) -> one (rows, columns) matrix of each expert and part."""
+    experts, rows, columns = tensor.shape
+    size = len(tensor.data) // (experts * len(parts))
+    pieces = [tensor.data[start : start + size] for start in range(0, len(tensor.data), size)]
+    names = [f"{stem}.{expert}.{part}.weight" for expert in range(experts) for part in parts]
+    shape = (rows // len(parts), columns)
+    return {name: Tensor(shape, tensor.dtype, piece) for name, piece in zip(names, pieces, strict=True)}
+
+
 def saved_whole(output: Path) -> dict[str, Tensor]:
     """The weights of the newest whole model below `output`, in whichever form it was saved."""
     readers = (
@@ -293,7 +318,7 @@ def check_base(output: Path, base: Weights) -> str:
 
 
 def check_whole(output: Path, base: Weights, args: argparse.Namespace) -> str:
-    saved = align(saved_whole(output))
+    saved = each_expert(align(saved_whole(output)), base)
     absent = sorted(base.keys() - saved.keys())
     absent = [name for name in absent if not (args.head and is_head(name))]
     if absent:
