@@ -17,7 +17,7 @@ from advisor.facts.models import model_summaries
 from advisor.facts.types import ClusterFacts
 from advisor.resolve import Resolved
 
-PLAN_PINS = ("zero", "fsdp", "offload", "tensor_parallel", "pipeline_parallel", "pipeline_first_layers",
+PLAN_PINS = ("zero", "fsdp", "fsdp_replicas", "offload", "tensor_parallel", "pipeline_parallel", "pipeline_first_layers",
              "pipeline_last_layers", "expert_parallel", "expert_tensor_parallel", "context_parallel",
              "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "recompute", "backend",
              "liger", "attention", "packing", "loss", "param_dtype", "master_weights")  # fmt: skip

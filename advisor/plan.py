@@ -107,6 +107,9 @@ class Plan:
     """What data-parallel ranks shard: 0 nothing, 1 optimizer states, 2 + gradients, 3 + weights."""
     fsdp: bool = False
     """Sharding by PyTorch FSDP2 instead of DeepSpeed; implies zero_stage 3."""
+    fsdp_replicas: int = 1
+    """Hybrid sharding (HSDP) under FSDP2: copies of the sharded state, each spread over its own group of world /
+    replicas neighbouring GPUs; the groups all-reduce gradients. 1: one copy over all GPUs."""
     offload: str = "none"
     """What moves to host memory: `none`, `optimizer` (states and step), `all` (weights too), `nvme` (states and
     weights to disk), `experts` (the frozen routed experts of an MoE with their adapters: they rest there and the
@@ -172,6 +175,11 @@ class Plan:
     def data_parallel(self) -> int:
         """Replicas that see different data: world / (TP x PP x CP)."""
         return self.world_size // (self.tensor_parallel * self.pipeline_parallel * self.context_parallel)
+
+    @property
+    def shard_group(self) -> int:
+        """GPUs over which one copy of the sharded state is spread: world / (TP x PP) / replicas."""
+        return self.world_size // (self.tensor_parallel * self.pipeline_parallel * self.fsdp_replicas)
 
     @property
     def global_batch_size(self) -> int:
@@ -268,6 +276,8 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
         reset += ("quantize_experts", "fp32_leftovers")
     if not megatron:
         reset.append("recompute")
+    if megatron or not plan.fsdp:
+        reset.append("fsdp_replicas")
     changes = {name: getattr(_DEFAULT, name) for name in reset}
     if plan.tuning in ("lora", "qlora"):
         changes["tuning"] = "lora" if plan.quantization == "none" else "qlora"

@@ -120,6 +120,7 @@ class Request(BaseModel):
     gradient_accumulation_steps: int | None = _ask("plan", "Passes per optimizer step", ge=1)
     zero: Literal[0, 1, 2, 3] | None = _ask("plan", "ZeRO stage")
     fsdp: bool | None = _ask("plan", "Shard with FSDP2")
+    fsdp_replicas: int | None = _ask("plan", "Copies of what FSDP2 shards (hybrid sharding)", ge=1)
     offload: Literal["none", "optimizer", "all", "nvme", "experts"] | None = _ask(
         "plan", "What moves to host memory"
     )
@@ -150,6 +151,7 @@ PINS = {
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "zero": "zero_stage",
     "fsdp": "fsdp",
+    "fsdp_replicas": "fsdp_replicas",
     "offload": "offload",
     "tensor_parallel": "tensor_parallel",
     "pipeline_parallel": "pipeline_parallel",

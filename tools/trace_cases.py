@@ -59,6 +59,7 @@ LORA = {"tuning": "lora", "precision": "bf16", "param_dtype": "fp32", "attention
 QLORA = {**LORA, "tuning": "qlora", "quantization": "4bit"}
 SHARDED = {"fsdp": True, "zero_stage": 3, "gpus_per_node": 8, "precision": "bf16"}
 FSDP = {"tuning": "full", "attention": "flash", **SHARDED, "param_dtype": "fp32"}
+HYBRID = {"fsdp_replicas": 2}
 KEEP = {"gradient_checkpointing": False}
 SDPA, EAGER, FUSED = {"attention": "sdpa"}, {"attention": "eager"}, {"loss": "fused"}
 
@@ -102,6 +103,10 @@ PLANS: dict[str, dict[str, Any]] = {
     "fsdp8-full-accumulate-1x2048": FSDP | {"gradient_accumulation_steps": 4} | _size(1, 2048),
     "fsdp8-lora-2x4096": LORA | SHARDED | _size(2, 4096),
     "fsdp8-lora-keep-fused-1x4096": LORA | SHARDED | KEEP | FUSED | _size(1, 4096),
+    "hsdp2x4-full-1x2048": FSDP | HYBRID | _size(1, 2048),
+    "hsdp2x4-full-bf16-1x8192": FSDP | HYBRID | {"param_dtype": "bf16"} | _size(1, 8192),
+    "hsdp2x4-full-accumulate-1x2048": FSDP | HYBRID | {"gradient_accumulation_steps": 4} | _size(1, 2048),
+    "hsdp2x4-lora-2x4096": LORA | SHARDED | HYBRID | _size(2, 4096),
 }  # fmt: skip
 """What the plan says in a case id -> fields that differ from Plan's defaults."""
 
@@ -113,12 +118,13 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "qwen3-0.6b": (
         "full-autocast-1x4096", "full-fp32-keep-1x1024", "full-accumulate-1x2048", "freeze-keep-1x2048",
         "lora-keep-eager-1x1024", "lora-keep-dropout-1x2048", "qlora-keep-1x1024", "fsdp8-full-keep-2x2048",
+        "hsdp2x4-full-1x2048",
     ),
     "qwen2.5-0.5b-12l": ("full-fp32-1x2048", "full-foreach-1x512", "lora-pure-fused-4x2048", "fsdp8-full-1x2048"),
     "llama-3.2-1b-8l": (
         "full-fused-1x32768",
         "full-keep-eager-1x1024", "full-1x16384", "lora-keep-sdpa-2x1024", "qlora-fused-2x8192",
-        "fsdp8-full-accumulate-1x2048", "fsdp8-lora-2x4096",
+        "fsdp8-full-accumulate-1x2048", "fsdp8-lora-2x4096", "hsdp2x4-full-accumulate-1x2048",
     ),
     "gemma-3-1b-8l": ("full-fp32-1x2048", "full-keep-fused-2x4096", "fsdp8-lora-keep-fused-1x4096"),
     "llama-3.1-8b-6l": (
@@ -128,7 +134,7 @@ EXTRA: dict[str, tuple[str, ...]] = {
     ),
     "qwen3-8b-5l": (
         "full-fused-4x2048", "lora-keep-attention-r64-1x4096", "lora-pure-fused-4x2048", "qlora-keep-1x1024",
-        "fsdp8-full-bf16-1x8192", "fsdp8-lora-2x4096",
+        "fsdp8-full-bf16-1x8192", "fsdp8-lora-2x4096", "hsdp2x4-full-bf16-1x8192", "hsdp2x4-lora-2x4096",
     ),
     "qwen2.5-14b-4l": (
         "full-fused-1x32768", "full-1x16384", "lora-keep-sdpa-2x1024", "qlora-fused-2x8192", "fsdp8-full-1x2048",
@@ -138,7 +144,8 @@ EXTRA: dict[str, tuple[str, ...]] = {
     "qwen3-30b-a3b-4l": (
         "full-fused-1x32768",
         "full-fp32-1x2048", "full-fused-4x2048", "full-1x16384", "lora-experts-1x2048",
-        "lora-keep-attention-r64-1x4096", "fsdp8-full-1x2048", "fsdp8-lora-2x4096",
+        "lora-keep-attention-r64-1x4096", "fsdp8-full-1x2048", "fsdp8-lora-2x4096", "hsdp2x4-full-1x2048",
+        "hsdp2x4-full-bf16-1x8192", "hsdp2x4-full-accumulate-1x2048",
     ),
     "mixtral-8x7b-3l": ("full-keep-fused-2x4096", "lora-experts-1x2048", "fsdp8-full-keep-2x2048"),
     "glm-4.5-air-3l": ("full-fused-4x2048", "lora-keep-sdpa-2x1024", "fsdp8-full-bf16-1x8192"),

@@ -42,6 +42,7 @@ OUTSIDE = ("nodes", "gpus_per_node", "prompt_len")
 COUNTS = (
     "seq_len", "micro_batch_size", "gradient_accumulation_steps", "nodes", "gpus_per_node", "tensor_parallel",
     "pipeline_parallel", "expert_parallel", "expert_tensor_parallel", "context_parallel", "rollout_tensor_parallel",
+    "fsdp_replicas",
 )  # fmt: skip
 """Plan fields that count something."""
 CLUSTER = ("gpu", "gpu_memory_gib", "cpu_memory_gib", "nvme_gib", "interconnect")
@@ -77,7 +78,8 @@ def read_plan(
     """The plan that the documents express, with what only the repo or the flags know put in."""
     module = framework(gathered.framework)
     model = _named(documents, module.READING.model)
-    repo = _repo_document(module.TABLE, _known_outside(gathered, request))
+    known = {**_known_outside(gathered, request), **module.READING.outside(documents)}
+    repo = _repo_document(module.TABLE, known)
     modules = _named(documents, module.READING.targets)
     if modules:
         repo |= _targets(repo, modules, _facts(gathered, request, model))

@@ -153,6 +153,7 @@ def _plan() -> JsonSchema:
         "pipeline_parallel",
         "expert_parallel",
         "context_parallel",
+        "fsdp_replicas",
         "micro_batch_size",
         "gradient_accumulation_steps",
         "seq_len",

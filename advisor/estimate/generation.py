@@ -92,7 +92,7 @@ def sync_seconds(sums: ModelSums, plan: Plan, r: Rates) -> float:
         return 0.0
     seconds = 2.0 * sums.total / (r.constants.sync_gb_s * GIGA)
     if plan.rollout_offload:
-        owned = sum(trainable_parameters(sums, plan)) / plan.world_size
+        owned = sum(trainable_parameters(sums, plan)) * plan.fsdp_replicas / plan.world_size
         seconds += 2.0 * STATE_BYTES * owned / (r.constants.pcie_gb_s * GIGA)
     return seconds
 

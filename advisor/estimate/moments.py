@@ -99,6 +99,8 @@ class Buffers:
     optimizer: float = 0.0
     root: float = 0.0
     """FSDP's last group: the root unit's gradient and its fp32 reduction; 0 when not FSDP."""
+    held: float = 0.0
+    """Bytes per parameter of the rank's shard that stay, once reduced, until the backward ends (hybrid sharding)."""
 
 
 def _fsdp_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
@@ -121,8 +123,17 @@ def _fsdp_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
         out.reduced = (gather + reduce) * layer + beside
         out.head += head
         out.root = (gather + reduce) * root
+        out.held = _held_reductions(s, reduce)
     else:
         out.backward = 2 * gather * layer + gather * root
+
+
+def _held_reductions(s: Setting, reduce: float) -> float:
+    """Hybrid sharding keeps what a unit's shard of the gradients was reduced in until the whole backward is done
+    (torch==2.13.0:torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py:759): it is the gradient itself only when
+    it has its type, stays on the GPU and is not added to an earlier one."""
+    own = reduce == s.states.gradient and s.plan.gradient_accumulation_steps == 1 and not s.states_away
+    return 0.0 if own or s.plan.fsdp_replicas == 1 else reduce
 
 
 def _deepspeed_buffers(s: Setting, p: StageParts, out: Buffers) -> None:
@@ -225,6 +236,7 @@ def _backward(
     late = gradients if early else max(0.0, gradients - s.states.gradient * _late_elements(s, p))
     others = p.kept if s.checkpointing else max(p.kept - layer.kept, 0.0)
     second = max(others - p.kept_each, 0.0)
+    held = work.held * max(0.0, p.trainable - _late_elements(s, p))
     found = [(start, p.kept + p.head_norm_backward, work.head + p.autocast)]
     for alive, elements in ((layer.in_mlp, p.late_in_mlp), (layer.after_mlp, p.late_after_mlp)):
         missing = 0.0 if early or plan.fsdp else s.states.gradient * elements / s.shards.gradient
@@ -232,26 +244,28 @@ def _backward(
         found.append((start, others + alive, cast - whole - work.reduction))
         if work.reduction:
             found.append((start, second + alive, cast - whole))
-        found.append((max(late - missing, start), alive, work.backward + layer_cast - whole))
+        found.append((max(late - missing, start), alive, work.backward + layer_cast - whole + held))
     if work.reduction:
         found += [
             (start, others, work.reduced),
             (start, second, cast),
-            (max(late, start), 0.0, work.backward),
+            (max(late, start), 0.0, work.backward + held),
         ]
     # Gradients that wait on the host leave nothing to take off.
-    found.append((max(0.0, gradients - _root_gradients(s, p)), 0.0, work.root or work.optimizer))
+    root = s.states.gradient * _root_shard(s, p)
+    held = work.held * max(0.0, p.trainable - _root_shard(s, p))
+    found.append((max(0.0, gradients - root), 0.0, (work.root or work.optimizer) + held))
     if plan.tuning == "full" and not plan.fsdp and not s.sums.head and p.first and p.last:
         twice = s.states.gradient * s.sums.embedding / plan.tensor_parallel
         found.append((gradients, 0.0, twice + work.optimizer))
     return found
 
 
-def _root_gradients(s: Setting, p: StageParts) -> float:
-    """The shard of the root unit's gradients, which its reduction, the last, is about to write."""
+def _root_shard(s: Setting, p: StageParts) -> float:
+    """Parameters of the rank's shard of the root unit, whose gradients its reduction, the last, is about to write."""
     if not s.plan.fsdp or s.plan.tuning != "full":
         return 0.0
-    return s.states.gradient * p.root_elements / s.shards.gradient
+    return p.root_elements / s.shards.gradient
 
 
 def _late_elements(s: Setting, p: StageParts) -> float:

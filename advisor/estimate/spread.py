@@ -78,7 +78,7 @@ def margins(s: Setting) -> Margins:
     if plan.offload == "experts":
         applying.append("experts_on_host")
     groups = (
-        (plan.world_size > 1) + (plan.tensor_parallel > 1) + (plan.pipeline_parallel > 1)
+        (plan.world_size > 1) + (plan.fsdp_replicas > 1) + (plan.tensor_parallel > 1) + (plan.pipeline_parallel > 1)
         + (plan.context_parallel > 1) + (plan.expert_parallel > 1)
     )  # fmt: skip
     return _margins(tuple(applying), groups)

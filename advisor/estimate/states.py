@@ -108,10 +108,17 @@ class Shards:
 
 @lru_cache(maxsize=4096)
 def _shards(
-    backend: str, world: int, tensor: int, pipeline: int, expert: int, expert_tensor: int, stage: int
+    backend: str,
+    world: int,
+    tensor: int,
+    pipeline: int,
+    expert: int,
+    expert_tensor: int,
+    stage: int,
+    replicas: int,
 ) -> Shards:
-    data = max(1, world // (tensor * pipeline))
-    experts = max(1, world // (expert_tensor * expert * pipeline))
+    data = max(1, world // (tensor * pipeline * replicas))
+    experts = max(1, world // (expert_tensor * expert * pipeline * replicas))
     if backend == "megatron":
         return Shards(data, experts, 1, 1, data, 1, 1, experts)
     if stage == 0:
@@ -131,7 +138,7 @@ def sharding_stage(plan: Plan) -> int:
 def shards(plan: Plan) -> Shards:
     """Dense states are sharded over data x context parallel ranks (world / (TP x PP)), expert states over
     world / (ETP x EP x PP): Megatron folds the two grids separately. Without Megatron an expert is sliced
-    by ETP only when asked to."""
+    by ETP only when asked to. Hybrid sharding divides both by its replicas."""
     return _shards(
         plan.backend,
         plan.nodes * plan.gpus_per_node,
@@ -140,4 +147,5 @@ def shards(plan: Plan) -> Shards:
         plan.expert_parallel,
         plan.expert_tensor_parallel,
         sharding_stage(plan),
+        plan.fsdp_replicas,
     )

@@ -57,9 +57,11 @@ def gather_seconds(sums: ModelSums, plan: Plan, cluster: ClusterFacts, training:
     """Seconds that stage 3 communicates per micro batch, hidden or not: the weights for the forward and again
     for the backward, and the gradients of what trains.
 
-    DeepSpeed gathers once more for a recomputed forward. The experts of an expert-parallel rank are its own.
+    DeepSpeed gathers once more for a recomputed forward. The experts of an expert-parallel rank are its own. Hybrid
+    sharding does all of this inside a group and all-reduces the shards of the gradients between the groups; over the
+    network both go on at the same time, because the group has the links of its node.
     """
-    data = plan.world_size // (plan.tensor_parallel * plan.pipeline_parallel)
+    data = plan.shard_group
     if sharding_stage(plan) < 3 or plan.backend != "hf" or data <= 1:
         return 0.0
     experts = sums.expert_per_layer * sums.moe_layers
@@ -70,9 +72,34 @@ def gather_seconds(sums: ModelSums, plan: Plan, cluster: ClusterFacts, training:
     if training:
         gathers = 2.0 if plan.fsdp or not recomputes(plan) else 3.0
     moved = gathers * width * held
-    if training and plan.tuning == "full":
-        moved += 4.0 * held if plan.param_dtype == "fp32" and plan.fsdp else 2.0 * held
-    return moved * (data - 1) / data / link_bytes(cluster, data, plan.tensor_parallel)
+    reduced = _reduced_bytes(plan, held) if training else 0.0
+    inside = (moved + reduced) * (data - 1) / data / link_bytes(cluster, data, plan.tensor_parallel)
+    if plan.fsdp_replicas == 1 or not training:
+        return inside
+    trained = reduced or _adapter_bytes(sums, plan)
+    between = _between_groups(plan, cluster, trained / data)
+    apart = data * plan.tensor_parallel <= cluster.gpus_per_node < plan.world_size
+    return max(inside, between) if apart else inside + between
+
+
+def _reduced_bytes(plan: Plan, held: float) -> float:
+    """Gradients of all weights in the type in which they are reduced; those of adapters and of a few layers are
+    left out."""
+    if plan.tuning != "full":
+        return 0.0
+    return 4.0 * held if plan.param_dtype == "fp32" and plan.fsdp else 2.0 * held
+
+
+def _adapter_bytes(sums: ModelSums, plan: Plan) -> float:
+    """fp32 gradients of what trains when not all weights do."""
+    return 4.0 * sum(trainable_parameters(sums, plan)) / plan.tensor_parallel
+
+
+def _between_groups(plan: Plan, cluster: ClusterFacts, shard_bytes: float) -> float:
+    """Ring all-reduce of a rank's shard of the gradients with the ranks that hold the same shard."""
+    copies = plan.fsdp_replicas
+    moved = 2.0 * (copies - 1) / copies * shard_bytes
+    return moved / link_bytes(cluster, copies, plan.shard_group * plan.tensor_parallel)
 
 
 def exposed_gathers(gather: float, compute: float, r: Rates) -> float:
@@ -100,7 +127,9 @@ def _parked_seconds(sums: ModelSums, plan: Plan, owned: float, pcie: float) -> f
     dense = (sums.total - experts) / plan.tensor_parallel
     held = (dense + experts / (plan.expert_parallel * plan.expert_tensor_parallel)) / plan.pipeline_parallel
     weights = 2.0 * (
-        sums.total / plan.world_size if plan.backend == "hf" and sharding_stage(plan) >= 3 else held
+        sums.total * plan.fsdp_replicas / plan.world_size
+        if plan.backend == "hf" and sharding_stage(plan) >= 3
+        else held
     )
     states = 12.0 * owned if plan.offload == "none" else 0.0
     return 2.0 * (weights + states) / pcie
@@ -121,7 +150,7 @@ def step_parts(
         stepped_on_host, experts = experts, 0
     local = dense / model_ranks + experts / expert_ranks
     sharded = (sharding_stage(plan) > 0 or plan.backend == "megatron") and replicas > 1
-    owned = (dense + experts) / plan.world_size if sharded else local
+    owned = (dense + experts) * plan.fsdp_replicas / plan.world_size if sharded else local
     reduction = exposed_gathers(_reduction(plan, cluster, local, replicas), busy, r)
     pcie = c.pcie_gb_s * GIGA
     parked = _parked_seconds(sums, plan, owned, pcie)
@@ -134,6 +163,6 @@ def step_parts(
         away += 24.0 * node / (c.nvme_gb_s * GIGA)
     if plan.offload in ("all", "nvme"):
         gathers = 3.0 if recomputes(plan) else 2.0
-        held = 2.0 * sums.total / plan.world_size * plan.gradient_accumulation_steps
+        held = 2.0 * sums.total * plan.fsdp_replicas / plan.world_size * plan.gradient_accumulation_steps
         away += gathers * held / pcie
     return reduction, away, 0.0

@@ -19,6 +19,7 @@ from advisor.frameworks.table import (
     Codec,
     Const,
     Derived,
+    Job,
     Key,
     Row,
     When,
@@ -160,6 +161,24 @@ def size_rows() -> tuple[Row, ...]:
         Key("nodes", "nodes", "", document=REPO),
         Key("gpus_per_node", "gpus_per_node", "", document=REPO),
     )
+
+
+def mesh_rows() -> tuple[Row, ...]:
+    """Data-parallel part of accelerate's device mesh under FSDP2. Sharding over all ranks is its default; a mesh is
+    written where the sequence is split or copies are kept."""
+    prefix, file = "parallelism_config.parallelism_config_", "accelerate"
+    return (
+        Derived(f"{prefix}dp_shard_size", _ranks_of_a_copy, "ranks that shard the weights", document=file),
+        Key(
+            "fsdp_replicas", f"{prefix}dp_replicate_size", "copies of them; the copies all-reduce gradients", file,
+            when=lambda p: p.fsdp, absent=1,
+        ),
+    )  # fmt: skip
+
+
+def _ranks_of_a_copy(plan: Plan, job: Job) -> Any:
+    meshed = plan.context_parallel > 1 or plan.fsdp_replicas > 1
+    return plan.data_parallel // plan.fsdp_replicas if meshed else ABSENT
 
 
 def renamed(cases: Sequence[Case], release: str, names: Mapping[str, str]) -> tuple[Case, ...]:

@@ -377,6 +377,8 @@ class Reading:
 
     dotted: bool = False
     """Whether the framework itself is given dotted keys."""
+    outside: Callable[[Documents], Mapping[str, Any]] = lambda documents: {}
+    """Flat documents -> plan fields that no key holds alone, but several together tell."""
 
     def by_schema(self, rendered: Rendered) -> dict[str, Mapping[str, Any]]:
         """What a release reads of a render: name in rules/schemas -> keys and values."""

@@ -66,6 +66,13 @@ def _sequence(plan: Plan, model: ModelFacts) -> Mapping[str, Any]:
     return longer if not plan.online or plan.response_len else {}
 
 
+def _copies(plan: Plan, model: ModelFacts) -> Mapping[str, Any]:
+    """One copy over all GPUs; from there a copy on each node."""
+    if not plan.fsdp or plan.nodes == 1:
+        return {}
+    return {"fsdp_replicas": 1 if plan.fsdp_replicas > 1 else plan.nodes}
+
+
 CHANGES: Mapping[str, Change] = {
     "tuning": _tuning,
     "quantization": _quantization,
@@ -80,6 +87,7 @@ CHANGES: Mapping[str, Change] = {
     "nodes": lambda p, m: {"nodes": p.nodes // 2 or 2},
     "zero_stage": _zero,
     "fsdp": _flipped("fsdp"),
+    "fsdp_replicas": _copies,
     "offload": _other("offload", {"none": "optimizer", "optimizer": "none", "all": "optimizer", "nvme": "all",
                                   "experts": "all"}),
     "tensor_parallel": _halved("tensor_parallel"),
@@ -148,6 +156,8 @@ def _companions(here: Here, changes: Mapping[str, Any]) -> dict[str, Any]:
         along["fsdp"] = False
     if changes.get("fsdp") is False:
         along["zero_stage"] = 2
+    if "nodes" in changes and plan.fsdp_replicas > 1:
+        along["fsdp_replicas"] = max(plan.fsdp_replicas * changes["nodes"] // plan.nodes, 1)
     return along
 
 

@@ -25,6 +25,7 @@ CHOICES = (
     Choice("planner.ddp", "zero_stage", lambda p: p.world_size > 1 and p.zero_stage == 0),
     Choice("planner.zero", "zero_stage", lambda p: p.backend == "hf" and p.zero_stage > 0 and not p.fsdp),
     Choice("planner.fsdp", "fsdp", lambda p: p.fsdp),
+    Choice("planner.fsdp-replicas", "fsdp_replicas", lambda p: p.fsdp_replicas > 1),
     Choice("planner.offload", "offload", lambda p: p.offload != "none"),
     Choice("planner.tensor-parallel", "tensor_parallel", lambda p: p.tensor_parallel > 1),
     Choice("planner.pipeline", "pipeline_parallel", lambda p: p.pipeline_parallel > 1),

@@ -21,7 +21,7 @@ from advisor.rules.implied import implied_values
 PLANNED = frozenset(
     """method tuning quantization precision lora_rank lora_targets seq_len micro_batch_size
     gradient_accumulation_steps epochs learning_rate nodes gpus_per_node backend zero_stage fsdp
-    offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
+    fsdp_replicas offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
     pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel
     gradient_checkpointing recompute attention liger prompt_len response_len generations
     rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel
@@ -186,7 +186,7 @@ class Filler:
 
     def between_seconds(self, plan: Plan, layout: Plan) -> float:
         """Generation and weight sync of a step of `plan`, as `layout` has them."""
-        key = (*_engine(layout), plan.global_batch_size, plan.zero_stage, plan.fsdp)
+        key = (*_engine(layout), plan.global_batch_size, plan.zero_stage, plan.fsdp, plan.fsdp_replicas)
         seconds = self._generating.get(key)
         if seconds is None:
             engine = {name: getattr(layout, name) for name in NO_ENGINE}

@@ -70,10 +70,27 @@ def _zero(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
 def _fsdp(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     if not p.fsdp:
         return "nothing is sharded by FSDP2"
+    copies = f", in {p.fsdp_replicas} copies" if p.fsdp_replicas > 1 else ""
     return (
-        f"weights, gradients and states are sharded over {p.world_size} GPUs: "
+        f"weights, gradients and states are sharded over {p.shard_group} GPUs{copies}: "
         f"{m.total:.0f} of {m.capacity_gib:.0f} GiB each"
     )
+
+
+def _replicas(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
+    if not p.fsdp:
+        return "nothing is sharded by FSDP2"
+    if p.fsdp_replicas == 1:
+        return f"one copy over {p.shard_group} GPUs: nothing but it is gathered and reduced"
+    network = "" if p.nodes == 1 else f"; layers are gathered over {'the node' if _in_node(p) else 'nodes'}"
+    return (
+        f"{p.fsdp_replicas} copies, each sharded over {p.shard_group} GPUs{network}, and only the gradients of "
+        "what trains are all-reduced between them"
+    )
+
+
+def _in_node(p: Plan) -> bool:
+    return p.shard_group * p.tensor_parallel <= p.gpus_per_node
 
 
 def _offload(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
@@ -265,6 +282,7 @@ FACTS: Mapping[str, Fact] = {
         f"Megatron-LM holds the model: TP {p.tensor_parallel}, PP {p.pipeline_parallel}, EP {p.expert_parallel}",
     "zero_stage": _zero,
     "fsdp": _fsdp,
+    "fsdp_replicas": _replicas,
     "offload": _offload,
     "tensor_parallel": _tensor,
     "sequence_parallel": lambda p, m, r: f"norms and dropout are split over TP = {p.tensor_parallel} too"

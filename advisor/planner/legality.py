@@ -43,6 +43,18 @@ def _expert_world(plan: Plan, model: ModelFacts) -> str:
     )
 
 
+def _replicas(plan: Plan, model: ModelFacts) -> str:
+    copies, ranks = plan.fsdp_replicas, plan.data_parallel
+    if copies == 1:
+        return ""
+    if ranks % copies or ranks == copies:
+        return (
+            f"{ranks} data-parallel ranks do not split into {copies} groups of several that shard a copy each"
+        )
+    group, experts = plan.shard_group, plan.expert_parallel
+    return f"groups of {group} GPUs do not split into EP = {experts}" if group % experts else ""
+
+
 def _heads(plan: Plan, model: ModelFacts) -> str:
     tp = plan.tensor_parallel
     return f"{model.heads} attention heads do not split over TP = {tp}" if model.heads % tp else ""
@@ -147,6 +159,10 @@ TABLE = (
     Legality(
         "planner.expert-world", "expert_parallel", _expert_world,
         "megatron-core==0.16.1:megatron/core/parallel_state.py:792",
+    ),
+    Legality(
+        "planner.fsdp-replicas", "fsdp_replicas", _replicas,
+        "accelerate==1.15.0:accelerate/parallelism_config.py:369",
     ),
     Legality(
         "planner.heads", "tensor_parallel", _heads,

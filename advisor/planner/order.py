@@ -57,6 +57,7 @@ def _complexity(plan: Plan) -> tuple[int, ...]:
         OFFLOADS.index(plan.offload),
         plan.zero_stage,
         int(plan.fsdp),
+        plan.fsdp_replicas,
         int(plan.liger),
         plan.gradient_accumulation_steps,
     )
@@ -68,7 +69,8 @@ def describe(plan: Plan) -> str:
     if plan.backend == "megatron":
         parts.append(f"Megatron TP{plan.tensor_parallel} PP{plan.pipeline_parallel} EP{plan.expert_parallel}")
     elif plan.fsdp:
-        parts.append("FSDP2")
+        copies = f", {plan.fsdp_replicas} copies" if plan.fsdp_replicas > 1 else ""
+        parts.append(f"FSDP2{copies}")
     elif plan.zero_stage:
         parts.append(f"ZeRO-{plan.zero_stage}")
     elif plan.world_size > 1:

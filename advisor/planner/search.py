@@ -19,6 +19,7 @@ from advisor.planner.space import (
     megatron_layouts,
     rollouts,
     skeletons,
+    with_copies,
 )
 from advisor.planner.start import on_host
 from advisor.rules import (
@@ -233,6 +234,8 @@ class Searcher(Filler):
         model = self.resolved.model
         engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if plan.online else None
         shapes = megatron_layouts(plan, model, pins) if plan.backend == "megatron" else hf_layouts(plan, pins)
+        if plan.nodes > 1 and _open(rules, "fsdp_replicas", plan):
+            shapes = with_copies(shapes, plan, model, self._cluster, pins)
         attention = self._attention(rules, plan, pins)
         spreads = [{**shape, "attention": attention} for shape in shapes if _agrees(shape, pins)]
         several = plan.online and all(
@@ -283,7 +286,9 @@ def _agrees(shape: Mapping[str, Any], pins: Mapping[str, Any]) -> bool:
     return all(pins.get(field, value) == value for field, value in shape.items())
 
 
-_kind = attrgetter("backend", "rollout_engine", "zero_stage", "fsdp", "offload", "liger", "recompute")
+_kind = attrgetter(
+    "backend", "rollout_engine", "zero_stage", "fsdp", "fsdp_replicas", "offload", "liger", "recompute"
+)
 
 
 def _keyless(rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> list[Reason]:
@@ -325,7 +330,7 @@ def _about_layout(rules: FrameworkRules, reason: Reason) -> bool:
 
 
 LAYOUT_FIELDS = frozenset(
-    """zero_stage fsdp offload tensor_parallel sequence_parallel pipeline_parallel
+    """zero_stage fsdp fsdp_replicas offload tensor_parallel sequence_parallel pipeline_parallel
     pipeline_first_layers pipeline_last_layers expert_parallel expert_tensor_parallel
     context_parallel gradient_checkpointing recompute attention liger loss param_dtype
     master_weights rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel

@@ -8,7 +8,9 @@ from typing import Any
 
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.rollout import engine_weights
-from advisor.facts.types import ModelFacts
+from advisor.estimate.states import NF4_BYTES, moment_bytes
+from advisor.estimate.traffic import gather_seconds
+from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import Plan, changed
 from advisor.planner.legality import stage_layers
 from advisor.planner.start import first_plan, pinned, tunings
@@ -130,11 +132,44 @@ def hf_layouts(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                     yield {
                         "zero_stage": stage,
                         "fsdp": fsdp,
+                        "fsdp_replicas": pins.get("fsdp_replicas", 1) if fsdp else 1,
                         "offload": offload,
                         "context_parallel": context,
                         "tensor_parallel": tensor,
                         "expert_parallel": expert,
                     }
+
+
+def with_copies(
+    shapes: Iterable[dict[str, Any]],
+    plan: Plan,
+    model: ModelFacts,
+    cluster: ClusterFacts,
+    pins: Mapping[str, Any],
+) -> Iterator[dict[str, Any]]:
+    """After each layout of FSDP2 the same with a copy of the state on every node, where a micro batch then waits less
+    for its weights and gradients."""
+    for shape in shapes:
+        yield shape
+        if shape["fsdp"] and "fsdp_replicas" not in pins:
+            copied = {**shape, "fsdp_replicas": plan.nodes}
+            flat, hybrid = changed(plan, shape), changed(plan, copied)
+            if _could_hold(hybrid, model, cluster) and _waits_less(hybrid, flat, model, cluster):
+                yield copied
+
+
+def _could_hold(plan: Plan, model: ModelFacts, cluster: ClusterFacts) -> bool:
+    """Whether the smallest weights and moments of one copy leave something of its group's GPUs; False is certain."""
+    if plan.offload != "none":
+        return True
+    each = 2.0 if plan.quantization == "none" else NF4_BYTES
+    each += moment_bytes(plan.optimizer, 2.0) if plan.tuning == "full" else 0.0
+    return each * model.total_parameters < cluster.gpu_memory_gib * 2**30 * plan.shard_group
+
+
+def _waits_less(plan: Plan, other: Plan, model: ModelFacts, cluster: ClusterFacts) -> bool:
+    seconds, others = (gather_seconds(model_sums(model), p, cluster) for p in (plan, other))
+    return 0 < seconds < others
 
 
 def megatron_layouts(plan: Plan, model: ModelFacts, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -160,6 +195,7 @@ def megatron_layouts(plan: Plan, model: ModelFacts, pins: Mapping[str, Any]) -> 
                         "expert_parallel": expert,
                         "zero_stage": 1,
                         "fsdp": False,
+                        "fsdp_replicas": 1,
                     }
 
 

@@ -38,7 +38,7 @@ class Cell:
     """`dense` or `moe`, with `+mla` and `+vision`."""
     backend: str
     sharding: str
-    """`none` (one GPU), `ddp`, `zero-1` ... `zero-3`, `fsdp2`, `megatron`; further dimensions behind a plus."""
+    """`none` (one GPU), `ddp`, `zero-1` ... `zero-3`, `fsdp2`, `hsdp`, `megatron`; further dimensions behind a plus."""
     offload: str
     rollout: str
 
@@ -117,7 +117,8 @@ def _sharding(plan: Plan) -> str:
     if plan.backend != "hf":
         return plan.backend + more
     if plan.fsdp:
-        return ("fsdp2" if plan.world_size > 1 else "none") + more
+        kind = "hsdp" if plan.fsdp_replicas > 1 else "fsdp2"
+        return (kind if plan.world_size > 1 else "none") + more
     if plan.zero_stage:
         return f"zero-{plan.zero_stage}" + more
     return ("ddp" if plan.world_size > 1 else "none") + more
@@ -125,7 +126,8 @@ def _sharding(plan: Plan) -> str:
 
 def as_run(plan: Plan, processes: int) -> Plan:
     """The plan as these processes run it on a CPU: no more of them, nothing spread in one, no rollout engine."""
-    ran = replace(plan, nodes=1, gpus_per_node=processes)
+    copies = min(plan.fsdp_replicas, 2) if processes >= 4 else 1  # as smoke.sh of a plan with copies
+    ran = replace(plan, nodes=1, gpus_per_node=processes, fsdp_replicas=copies)
     if processes == 1:
         alone = dict.fromkeys(
             ("tensor_parallel", "pipeline_parallel", "expert_parallel", "context_parallel"), 1

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,3 +210,16 @@ def test_a_value_of_any_kind_is_reported_and_never_a_fault(value: str, tmp_path:
     checked = check_path(path, parse_request({"gpu": "h100"}))
     assert "learning_rate" in {finding.key for finding in checked.problems} or value == "3.5"
     assert checked.plan["method"] == "sft"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "copies"),
+    [({"trainer.nnodes": 4}, 4), ({"trainer.nnodes": 1}, 1), ({"trainer.nnodes": "$NNODES"}, 1)],
+)
+def test_copies_of_what_is_sharded_follow_from_the_group(
+    tmp_path: Path, gpus: dict[str, Any], copies: int
+) -> None:
+    keys = {"trainer.n_gpus_per_node": 8, **gpus, "engine.strategy": "fsdp2", "engine.fsdp_size": 8}
+    script = tmp_path / "train.sh"
+    script.write_text("python -m verl.trainer.sft_trainer " + " ".join(f"{k}={v}" for k, v in keys.items()))
+    assert check_path(script, NOTHING).plan["fsdp_replicas"] == copies

@@ -78,7 +78,8 @@ def _levels(field: str, *, is_open: bool = True) -> dict[str, Answers]:
 
 
 def _layouts() -> dict[str, Answers]:
-    """How the model is spread: every ZeRO stage, FSDP2, and every degree that the request knows, by twos."""
+    """How the model is spread: every ZeRO stage, FSDP2, copies under it, and every degree that the request knows, by
+    twos."""
     degrees = [name for name in Request.model_fields if name.endswith("_parallel")]
     megatron = {"backend": "megatron"}
     found: dict[str, Answers] = {OPEN: {}}
@@ -86,6 +87,7 @@ def _layouts() -> dict[str, Answers]:
         found[f"zero-{stage}"] = {"backend": "hf", "zero": stage, "fsdp": False}
     sharded = {"fsdp": {"backend": "hf", "fsdp": True}, "zero-3": found["zero-3"]}
     found["fsdp"] = sharded["fsdp"]
+    found["fsdp copies"] = {**sharded["fsdp"], "fsdp_replicas": 2}
     for degree in degrees:
         for label, spread in sharded.items():
             found[f"{label} {degree}"] = {**spread, degree: 2}

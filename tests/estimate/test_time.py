@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.rule_of_thumb import rule_of_thumb
+from advisor.estimate.speed import network_bytes
 from advisor.estimate.time import estimate_time, flops_per_token, seconds_per_step, step_time
+from advisor.estimate.traffic import gather_seconds
 from advisor.estimate.types import Software
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import Plan
@@ -130,6 +133,35 @@ def test_unknown_inputs_have_a_reason() -> None:
     assert nothing.tokens_per_second is None
     assert "TFLOP" in nothing.reason
     assert seconds_per_step(m.LLAMA_8B, lora(), card) is None
+
+
+SLOW = {"interconnect": "ethernet"}
+
+
+def test_copies_keep_the_gathers_inside_a_node() -> None:
+    """LoRA on four nodes: only the adapters' gradients cross the network, so it is as fast as on one node."""
+    flat = lora(nodes=4, gpus_per_node=8, fsdp=True, zero_stage=3)
+    copies, alone = replace(flat, fsdp_replicas=4), replace(flat, nodes=1)
+    where = replace(cluster(8, 4), **SLOW)
+    seconds = [seconds_per_step(m.LLAMA_70B, plan, where) or 0.0 for plan in (flat, copies)]
+    assert seconds[0] > 4 * seconds[1]
+    assert seconds[1] == pytest.approx(seconds_per_step(m.LLAMA_70B, alone, cluster(8, 1)), rel=0.01)
+
+
+def test_copies_still_reduce_all_gradients_of_full_tuning() -> None:
+    """Between nodes a rank's eighth of the fp32 gradients goes round a ring: 2 x 3/4 x 4 bytes / 8 a parameter."""
+    plan = full(
+        nodes=4,
+        gpus_per_node=8,
+        fsdp=True,
+        zero_stage=3,
+        fsdp_replicas=4,
+        precision="bf16",
+        param_dtype="fp32",
+    )
+    where = replace(cluster(8, 4), **SLOW)
+    expected = 2 * 0.75 * 4 * m.LLAMA_8B.total_parameters / 8 / network_bytes(where)
+    assert gather_seconds(model_sums(m.LLAMA_8B), plan, where) == pytest.approx(expected, rel=0.001)
 
 
 def test_rollout_takes_time() -> None:

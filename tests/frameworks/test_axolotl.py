@@ -79,6 +79,12 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({**FSDP, "offload": "all"}, {"fsdp_config.offload_params": True}),
     ({**FSDP, "tensor_parallel": 2}, {"tensor_parallel_size": 2, "dp_shard_size": 4}),
     ({**FSDP, "context_parallel": 4}, {"context_parallel_size": 4, "dp_shard_size": 2}),
+    (FSDP, {"dp_replicate_size": None}),
+    ({**FSDP, "nodes": 4, "fsdp_replicas": 4}, {"dp_shard_size": 8, "dp_replicate_size": 4}),
+    (
+        {**FSDP, "nodes": 2, "fsdp_replicas": 2, "tensor_parallel": 2},
+        {"dp_shard_size": 4, "dp_replicate_size": 2, "tensor_parallel_size": 2},
+    ),
     ({**FSDP, "tensor_parallel": 2}, {"fsdp_config.cpu_ram_efficient_loading": False}),
 ]
 

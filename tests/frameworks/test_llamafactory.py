@@ -18,6 +18,7 @@ from tests.frameworks.helpers import assert_refuses, assert_round_trip, assert_w
 
 NAME = "llamafactory"
 ZERO = {"gpus_per_node": 8}
+MESH = "accelerate:parallelism_config.parallelism_config"
 
 WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (
@@ -87,7 +88,12 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "accelerate:fsdp_config.fsdp_offload_params": True,
             "accelerate:fsdp_config.fsdp_activation_checkpointing": False,
             "accelerate:fsdp_config.fsdp_transformer_layer_cls_to_wrap": "Qwen3DecoderLayer",
+            f"{MESH}_dp_shard_size": None,
         },
+    ),
+    (
+        {**ZERO, "nodes": 4, "zero_stage": 3, "fsdp": True, "tuning": "full", "fsdp_replicas": 4},
+        {f"{MESH}_dp_shard_size": ZERO["gpus_per_node"], f"{MESH}_dp_replicate_size": 4},
     ),
 ]
 

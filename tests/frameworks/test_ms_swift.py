@@ -188,6 +188,7 @@ REFUSES: list[tuple[dict[str, Any], set[str]]] = [
     ({"zero_stage": 1, "offload": "optimizer", "gpus_per_node": 8}, {"zero_stage", "offload"}),
     ({"precision": "bf16-pure"}, {"precision"}),
     ({"liger": True, "loss": "stock"}, {"loss"}),
+    ({"gpus_per_node": 8, "zero_stage": 3, "fsdp": True, "fsdp_replicas": 2}, {"fsdp_replicas"}),
 ]
 
 

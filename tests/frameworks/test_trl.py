@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from tests.frameworks.helpers import assert_refuses, assert_round_trip, assert_writes, plan_for
 
 NAME = "trl"
+MESH = "accelerate:parallelism_config.parallelism_config"
+SHARD, COPIES = f"{MESH}_dp_shard_size", f"{MESH}_dp_replicate_size"
+RING = {"zero_stage": 3, "fsdp": True, "context_parallel": 2}
 
 WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"use_peft": True, "lora_r": 16, "max_length": 2048, "command:subcommand": "sft"}),
@@ -45,7 +48,19 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ),
     (
         {"gpus_per_node": 8, "zero_stage": 3, "fsdp": True},
-        {"accelerate:distributed_type": "FSDP", "gradient_checkpointing": False},
+        {"accelerate:distributed_type": "FSDP", "gradient_checkpointing": False, SHARD: None, COPIES: None},
+    ),
+    (
+        {"gpus_per_node": 8, "nodes": 4, "zero_stage": 3, "fsdp": True, "fsdp_replicas": 4},
+        {SHARD: 8, COPIES: 4},
+    ),
+    (
+        {**RING, "gpus_per_node": 8, "nodes": 2},
+        {SHARD: 8, COPIES: None, f"{MESH}_cp_size": 2},
+    ),
+    (
+        {**RING, "gpus_per_node": 8, "nodes": 2, "fsdp_replicas": 2},
+        {SHARD: 4, COPIES: 2, f"{MESH}_cp_size": 2},
     ),
     ({"precision": "fp16"}, {"fp16": True, "bf16": False, "accelerate:mixed_precision": "fp16"}),
 ]

@@ -90,6 +90,7 @@ REFUSES: list[tuple[dict[str, Any], set[str]]] = [
     ({"tuning": "freeze"}, {"tuning"}),
     ({"gpus_per_node": 8, "zero_stage": 2}, {"zero_stage"}),
     ({**FSDP, "offload": "optimizer"}, {"offload"}),
+    ({**FSDP, "fsdp_replicas": 2}, {"fsdp_replicas"}),
     ({"attention": "flash", "liger": True}, {"attention", "liger"}),
     ({"precision": "fp32"}, {"precision"}),
 ]

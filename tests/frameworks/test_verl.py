@@ -50,7 +50,20 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"tuning": "full", "precision": "bf16-pure"},
         {"engine.model_dtype": "bfloat16", "engine.mixed_precision": {"reduce_dtype": "bf16"}},
     ),
-    ({"tuning": "full", "offload": "all"}, {"engine.offload_policy": True}),
+    ({"tuning": "full", "offload": "all"}, {"engine.offload_policy": True, "engine.fsdp_size": None}),
+    ({"tuning": "full", "gpus_per_node": 8, "nodes": 4, "fsdp_replicas": 4}, {"engine.fsdp_size": 8}),
+    (
+        {"gpus_per_node": 8, "nodes": 2, "fsdp_replicas": 2, "context_parallel": 2},
+        {"engine.fsdp_size": 8, "engine.ulysses_sequence_parallel_size": 2},
+    ),
+    (
+        {**RL, "method": "ppo", "tuning": "full", "beta": 0.001, "nodes": 2, "fsdp_replicas": 2},
+        {
+            f"{ACTOR}.fsdp_config.fsdp_size": 8,
+            "actor_rollout_ref.ref.fsdp_config.fsdp_size": 8,
+            "critic.fsdp.fsdp_size": 8,
+        },
+    ),
     (
         {"context_parallel": 4, "gpus_per_node": 8, "micro_batch_size": 2},
         {"engine.ulysses_sequence_parallel_size": 4, "data.max_token_len_per_gpu": 1024},

@@ -23,6 +23,9 @@ MEGATRON: dict[str, Any] = {
 }  # fmt: skip
 
 
+COPIES: dict[str, Any] = {"tuning": "full", "fsdp": True, "gpus_per_node": 8}
+
+
 def here(model: str = "Qwen/Qwen3-8B", framework: str | None = None, **changes: Any) -> Here:
     plan = replace(Plan(), **changes).normalised()
     answers = {"nodes": plan.nodes, "gpus_per_node": plan.gpus_per_node}
@@ -50,6 +53,10 @@ def test_the_figures_are_those_of_the_changed_plan() -> None:
     [
         ({"tuning": "full", "gpus_per_node": 2}, "zero_stage", "with zero_stage = 1 a GPU holds"),
         ({"tuning": "full"}, "tuning", "with tuning = lora a GPU holds"),
+        ({**COPIES, "nodes": 4}, "fsdp_replicas", "with fsdp_replicas = 4 a GPU holds"),
+        ({**COPIES, "nodes": 4, "fsdp_replicas": 4}, "fsdp_replicas", "with fsdp_replicas = 1 a GPU holds"),
+        ({**COPIES, "nodes": 4, "fsdp_replicas": 4}, "nodes", "with nodes = 2 a GPU holds"),
+        ({**COPIES, "nodes": 1}, "fsdp_replicas", ""),
         ({}, "quantization", "with tuning = qlora a GPU holds"),
         ({"gpus_per_node": 2}, "nodes", "with nodes = 2 a GPU holds"),
         ({"gpus_per_node": 2}, "pipeline_parallel", "with pipeline_parallel = 2 a GPU holds"),

@@ -23,6 +23,8 @@ def plan(**changes: Any) -> Plan:
     return Plan(**{"nodes": 8, "gpus_per_node": 8, "backend": "megatron", **changes})
 
 
+SHARDED = {"backend": "hf", "fsdp": True, "zero_stage": 3}
+
 BROKEN = [
     (QWEN, {"tensor_parallel": 3}, "planner.world", "64 GPUs do not split into groups of TP x PP x CP = 3"),
     (QWEN, {"tensor_parallel": 8, "pipeline_parallel": 16}, "planner.world", "= 128"),
@@ -81,6 +83,25 @@ BROKEN = [
         "full tuning trains them",
     ),
     (QWEN, {"nodes": 6, "tensor_parallel": 3}, "planner.kv-heads", "4 key/value heads neither"),
+    (
+        DENSE,
+        {**SHARDED, "fsdp_replicas": 3},
+        "planner.fsdp-replicas",
+        "64 data-parallel ranks do not split into 3",
+    ),
+    (DENSE, {**SHARDED, "fsdp_replicas": 64}, "planner.fsdp-replicas", "into 64 groups of several"),
+    (
+        DENSE,
+        {**SHARDED, "fsdp_replicas": 32, "context_parallel": 4},
+        "planner.fsdp-replicas",
+        "16 data-parallel ranks do not split into 32",
+    ),
+    (
+        QWEN,
+        {**SHARDED, "fsdp_replicas": 8, "expert_parallel": 16},
+        "planner.fsdp-replicas",
+        "groups of 8 GPUs do not split into EP = 16",
+    ),
 ]
 
 

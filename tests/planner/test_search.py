@@ -291,3 +291,51 @@ def test_experts_do_not_go_to_the_host_where_that_cannot_be(name: str, answers: 
     found = search(name, **{**R1, "gpu": "rtx-4090", **answers})
     assert found.best is None
     assert found.refusals
+
+
+SLOW = {"gpus_per_node": 8, "nodes": 4, "interconnect": "ethernet"}
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "copies"),
+    [
+        ("trl", {"model": "Qwen/Qwen2.5-72B", "tuning": "lora", **SLOW}, 4),
+        ("axolotl", {"model": "Qwen/Qwen2.5-32B", "tuning": "full", **SLOW}, 4),
+        ("verl", {"tuning": "lora", "backend": "hf", **SLOW}, 4),
+        # no network, no copy that fits, no key for copies
+        ("verl", {"tuning": "lora", "backend": "hf", "gpus_per_node": 8}, 1),
+        ("trl", {"model": "Qwen/Qwen2.5-72B", "tuning": "full", **SLOW}, 1),
+        ("ms-swift", {"model": "Qwen/Qwen2.5-72B", "tuning": "lora", **SLOW}, 1),
+    ],
+)
+def test_a_copy_on_every_node_where_the_network_is_slow(
+    name: str, answers: dict[str, Any], copies: int
+) -> None:
+    found = search(name, **answers)
+    assert found.best is not None
+    assert found.best.plan.fsdp_replicas == copies
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-8B", "Qwen/Qwen2.5-32B"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("interconnect", ["infiniband", "ethernet"])
+def test_no_number_of_copies_left_out_is_better(model: str, tuning: str, interconnect: str) -> None:
+    """Every number of copies on every layout of FSDP2."""
+    _no_copies_are_better("axolotl", model=model, tuning=tuning, interconnect=interconnect)
+
+
+def test_no_number_of_copies_left_out_is_better_while_an_engine_generates() -> None:
+    _no_copies_are_better("verl", method="grpo", tuning="lora", interconnect="ethernet")
+
+
+def _no_copies_are_better(name: str, **answers: Any) -> None:
+    request = resolved(gpus_per_node=8, nodes=4, **answers)
+    rules = load_framework(name)
+    searcher = Searcher(request)
+    found = searcher.search(rules)
+    assert found.best is not None
+    for layout in searcher._layouts(rules, next(skeletons(request)).plan, {}):
+        for copies in (1, 2, 4, 8, 16) if layout.fsdp else ():
+            candidate = searcher._fill(rules, changed(layout, {"fsdp_replicas": copies}), {})
+            if candidate is not None and candidate.memory.fits == "fits":
+                assert order(found.best)[:2] <= order(candidate)[:2]

@@ -142,6 +142,14 @@ def test_the_digest_is_asked_for_only_where_there_is_a_row(rows: Callable[..., N
     assert proven("demo", "1.0", replace(ONE_GPU, method="kto"), DENSE, never)["ran_cpu"] is None
 
 
+@pytest.mark.parametrize(("processes", "expected"), [(1, "none"), (2, "fsdp2"), (4, "hsdp")])
+def test_what_a_cpu_runs_of_copies(processes: int, expected: str) -> None:
+    plan = Plan(tuning="full", zero_stage=3, fsdp=True, fsdp_replicas=4, nodes=4, gpus_per_node=8)
+    ran = as_run(plan, processes)
+    assert cell_of(ran, DENSE).sharding == expected
+    assert ran.shard_group * ran.fsdp_replicas == processes
+
+
 @pytest.mark.parametrize(
     ("processes", "expected"),
     [(1, ("none", "none", "hf")), (2, ("zero-3+cp", "optimizer", "hf"))],

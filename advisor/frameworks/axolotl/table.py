@@ -314,6 +314,14 @@ SHARDING_ROWS = (
     Derived("fsdp_config.cpu_ram_efficient_loading", one_rank_loads, "", group=SHARDING),
     Derived("fsdp_config.state_dict_type", state_dict, "", group=SHARDING),
     Derived("dp_shard_size", shard_size, "ranks that share one copy of the weights", group=SHARDING),
+    Key(
+        "fsdp_replicas",
+        "dp_replicate_size",
+        "copies of them; the copies all-reduce gradients",
+        when=_fsdp,
+        absent=1,
+        group=SHARDING,
+    ),
     Key("tensor_parallel", "tensor_parallel_size", "ranks that slice every matrix", absent=1, group=SHARDING),
     Key(
         "context_parallel", "context_parallel_size", "ranks that split the sequence", absent=1, group=SHARDING

@@ -107,7 +107,7 @@ def rewards(plan: Plan, job: Job) -> Any:
 
 
 def shard_size(plan: Plan, job: Job) -> Any:
-    size = plan.data_parallel // plan.expert_parallel
+    size = plan.data_parallel // (plan.expert_parallel * plan.fsdp_replicas)
     return size if plan.fsdp and size > 1 else ABSENT
 
 

@@ -11,6 +11,7 @@ from advisor.facts.lora import linear_module_names
 from advisor.frameworks.shared import (
     adapter_rows,
     batch_rows,
+    mesh_rows,
     save_rows,
     schedule_rows,
     seed_row,
@@ -332,6 +333,7 @@ ACCELERATE_ROWS = (
     Derived("num_machines", lambda p, j: p.nodes if p.fsdp else ABSENT, "", document="accelerate"),
     Derived("num_processes", lambda p, j: p.world_size if p.fsdp else ABSENT, "one process per GPU",
             document="accelerate"),
+    *mesh_rows(),
 )  # fmt: skip
 
 TABLE = Table(NAME, (*TRAIN_ROWS, *DEEPSPEED_ROWS, *ACCELERATE_ROWS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from advisor.frameworks.shared import mesh_rows
 from advisor.frameworks.table import (
     ABSENT,
     REPO,
@@ -135,12 +136,7 @@ ACCELERATE_ROWS: tuple[Row, ...] = (
         "ranks that split the sequence",
         document="accelerate",
     ),
-    Derived(
-        "parallelism_config.parallelism_config_dp_shard_size",
-        lambda p, j: p.data_parallel if p.context_parallel > 1 else ABSENT,
-        "ranks that shard the weights",
-        document="accelerate",
-    ),
+    *mesh_rows(),
     Key("context_parallel", "context_parallel", "", document=REPO),
     Const(
         "deepspeed_config.zero3_init_flag",

@@ -8,6 +8,7 @@ from typing import Any
 from advisor.facts.types import ModelFacts
 from advisor.frameworks.table import (
     ABSENT,
+    REPO,
     Case,
     Choice,
     Const,
@@ -271,6 +272,14 @@ MEMORY_ROWS: tuple[Row, ...] = (
 )
 
 
+SHARD_WHY = "GPUs that shard one copy of the weights; the copies all-reduce gradients"
+
+
+def _ranks_of_a_copy(plan: Plan, job: Job) -> Any:
+    """Sharding over all ranks is verl's default."""
+    return plan.shard_group if plan.fsdp_replicas > 1 else ABSENT
+
+
 def _split(field: str, key: str, why: str, when: When = always) -> tuple[Row, ...]:
     """A degree of Megatron's grid; the reference follows the actor by itself, the critic does not."""
     here = every(on_megatron, when)
@@ -293,6 +302,15 @@ PARALLEL_ROWS: tuple[Row, ...] = (
         (Case((1, False, 1, 1, 1), {}),),
         when=on_hf,
     ),
+    *derived(f"{ACTOR}.fsdp_config.fsdp_size", "engine.fsdp_size", _ranks_of_a_copy, SHARD_WHY, PARALLEL),
+    Derived(
+        f"{REF}.fsdp_config.fsdp_size",
+        lambda p, j: _ranks_of_a_copy(p, j) if _reference(p) else ABSENT,
+        "the reference is spread as the actor",
+        group=PARALLEL,
+    ),
+    critic("fsdp.fsdp_size", _ranks_of_a_copy, PARALLEL),
+    Key("fsdp_replicas", "fsdp_replicas", "", document=REPO),
     Key("nodes", "trainer.nnodes", "machines", group=PARALLEL),
     Key("gpus_per_node", "trainer.n_gpus_per_node", "GPUs of each", group=PARALLEL),
     *pair(

@@ -93,7 +93,7 @@ def pretended() -> Iterator[None]:
         "torch.cuda.current_device": lambda: 0,
         "torch.cuda.device_count": lambda: 1,
         "torch.cuda.set_device": lambda *_: None,
-        "torch.cuda.Stream": torch.cpu.Stream,
+        "torch.cuda.Stream": _Stream,
         "torch.cuda.Event": _Event,
         "torch.cuda.current_stream": lambda *_: torch.cpu.current_stream(),
         "torch.cuda.stream": torch.cpu.stream,
@@ -107,3 +107,9 @@ def pretended() -> Iterator[None]:
 class _Event(torch.cpu.Event):
     def __init__(self, **_: object) -> None:
         super().__init__()
+
+
+class _Stream(torch.cpu.Stream):
+    def record_event(self, event: torch.cpu.Event | None = None) -> torch.cpu.Event:
+        """FSDP2 refuses an all-reduce without an event."""
+        return event or _Event()

@@ -129,7 +129,8 @@ def trace(facts: ModelFacts, plan: Plan, steps: int = 1) -> dict[str, Snapshot]:
 
 @contextlib.contextmanager
 def _ranks(plan: Plan) -> Iterator[Any]:
-    """A mesh of fake ranks; the collectives of its process group do nothing."""
+    """A mesh of fake ranks, of two dimensions under hybrid sharding; the collectives of its process group do
+    nothing."""
     if not plan.fsdp or plan.world_size == 1:
         yield None
         return
@@ -139,7 +140,11 @@ def _ranks(plan: Plan) -> Iterator[Any]:
 
     dist.init_process_group("fake", rank=0, world_size=plan.world_size, store=FakeStore())
     try:
-        yield init_device_mesh("cuda", (plan.world_size,))
+        copies = plan.fsdp_replicas
+        shape, names = (
+            ((copies, plan.shard_group), ("replicate", "shard")) if copies > 1 else ((plan.world_size,), None)
+        )
+        yield init_device_mesh("cuda", shape, mesh_dim_names=names)
     finally:
         dist.destroy_process_group()
 
