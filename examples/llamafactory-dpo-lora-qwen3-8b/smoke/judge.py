@@ -33,6 +33,7 @@ import enum
 import importlib.metadata
 import io
 import json
+import math
 import pickle
 import re
 import tempfile
@@ -505,9 +506,24 @@ def accelerate_problems(
         problems.append("fsdp_activation_checkpointing clashes with LLaMA-Factory's own checkpointing")
     if content.get("num_processes") not in (None, world_size):
         problems.append(f"num_processes {content['num_processes']}, but {world_size} GPUs are planned")
+    problems += mesh_problems(content, set(actions))
     wrap = fsdp.get("fsdp_transformer_layer_cls_to_wrap")
     if model_dir and wrap:
         problems += class_problems(model_dir, str(wrap))
+    return problems
+
+
+def mesh_problems(content: dict[str, Any], known: set[str]) -> list[str]:
+    """accelerate multiplies the sizes of its mesh only when the processes are running
+    (accelerate/parallelism_config.py, _validate_accelerator)."""
+    mesh = content.get("parallelism_config") or {}
+    problems = [f"parallelism_config: {suggest(key, known)}" for key in mesh if key not in known]
+    sizes = [value for key, value in mesh.items() if key.endswith("_size")]
+    if any(not isinstance(size, int) or size < 1 for size in sizes):
+        return [*problems, "parallelism_config: sizes are whole numbers from 1 on"]
+    product, processes = math.prod(sizes), content.get("num_processes")
+    if mesh and product != processes:
+        problems.append(f"parallelism_config: sizes multiply to {product}, there are {processes} processes")
     return problems
 
 
