@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from advisor.errors import InputError
 from advisor.frameworks import llamafactory
 from advisor.frameworks.llamafactory.data import dataset_entry, spell
 from advisor.frameworks.llamafactory.table import template
@@ -316,3 +317,10 @@ def test_experts_on_the_host_are_switched_on_by_the_environment_too() -> None:
     assert smoke.trained is not None
     assert (smoke.trained.offload, smoke.trained.lora_targets) == ("none", ("attention",))
     assert llamafactory.context(replace(plan, offload="none"), job, rendered)["environment"] == {}
+
+
+def test_adapters_of_experts_on_the_host_cannot_be_gone_on_with() -> None:
+    plan = plan_for(NAME, offload="experts", lora_targets=("experts",))
+    job = replace(job_for(plan, "Qwen/Qwen3-30B-A3B"), adapter="adapter")
+    with pytest.raises(InputError, match="starts the adapters of the routed experts anew"):
+        llamafactory.files(plan, job, Rendered({}))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from advisor.errors import InputError
 from advisor.frameworks.base import Emitted, Smoke, unquantized
 from advisor.frameworks.llamafactory.data import data_need, dataset_entry
 from advisor.frameworks.llamafactory.reading import READING
@@ -45,6 +46,12 @@ def command(plan: Plan, job: Job) -> Sequence[str]:
 
 
 def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
+    if plan.offload == "experts" and job.adapter:
+        raise InputError(
+            "adapter",
+            f"{job.adapter}: with --offload experts LLaMA-Factory starts the adapters of the routed experts anew; leave "
+            "one of the two out",
+        )
     info = json.dumps({DATASET: dataset_entry(plan, job)}, indent=2, ensure_ascii=False) + "\n"
     document = rendered["train"]
     train = render("llamafactory/train.yaml.jinja", document=document, command=command(plan, job), job=job)

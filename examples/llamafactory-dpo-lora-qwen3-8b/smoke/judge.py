@@ -294,6 +294,8 @@ def ktransformers_problems(config: dict[str, Any]) -> list[str]:
         problems.append("use_kt needs recomputed layers and `use_reentrant_gc: false`")
     if config.get("per_device_train_batch_size", 8) != 1:
         problems.append("use_kt: a pass has cutoff_len tokens at most, so `per_device_train_batch_size: 1`")
+    if config.get("neat_packing") or config.get("packing"):
+        problems.append("use_kt: packs are padded past the length that KTransformers is told")
     return problems
 
 
