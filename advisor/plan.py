@@ -139,6 +139,9 @@ class Plan:
     """Attention kernel: `flash` (FlashAttention-2), `sdpa` (PyTorch), `eager` (S^2 memory)."""
     liger: bool = False
     """Whether Liger's fused Triton kernels replace norms, RoPE and MLP."""
+    compile: bool = False
+    """Whether torch.compile fuses the elementwise operations of the layers, and of a stock loss with its head, and
+    chooses what is kept for backward. Default false."""
     loss: str = "stock"
     """Cross-entropy path: `stock` fp32 logits, `chunked` over tokens, `fused` with the output head."""
 

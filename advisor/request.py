@@ -136,6 +136,7 @@ class Request(BaseModel):
     backend: Literal["hf", "megatron"] | None = _ask("plan", "Training engine")
     attention: Literal["flash", "sdpa", "eager"] | None = _ask("plan", "Attention kernel")
     liger: bool | None = _ask("plan", "Liger kernels")
+    compile: bool | None = _ask("plan", "torch.compile over the layers")
     packing: bool | None = _ask("plan", "Concatenate short samples")
     loss: Literal["stock", "chunked", "fused"] | None = _ask("plan", "Cross-entropy path")
     param_dtype: Literal["bf16", "fp32"] | None = _ask("plan", "What trainable weights are held in")
@@ -165,6 +166,7 @@ PINS = {
     "backend": "backend",
     "attention": "attention",
     "liger": "liger",
+    "compile": "compile",
     "packing": "packing",
     "loss": "loss",
     "param_dtype": "param_dtype",

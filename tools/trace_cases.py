@@ -61,6 +61,9 @@ SHARDED = {"fsdp": True, "zero_stage": 3, "gpus_per_node": 8, "precision": "bf16
 FSDP = {"tuning": "full", "attention": "flash", **SHARDED, "param_dtype": "fp32"}
 HYBRID = {"fsdp_replicas": 2}
 KEEP = {"gradient_checkpointing": False}
+FP32 = {"precision": "bf16", "param_dtype": "fp32"}
+PURE = {"precision": "bf16-pure", "param_dtype": "bf16"}
+COMPILED, CHUNKED = {"compile": True}, {"loss": "chunked"}
 SDPA, EAGER, FUSED = {"attention": "sdpa"}, {"attention": "eager"}, {"loss": "fused"}
 
 
@@ -107,6 +110,16 @@ PLANS: dict[str, dict[str, Any]] = {
     "hsdp2x4-full-bf16-1x8192": FSDP | HYBRID | {"param_dtype": "bf16"} | _size(1, 8192),
     "hsdp2x4-full-accumulate-1x2048": FSDP | HYBRID | {"gradient_accumulation_steps": 4} | _size(1, 2048),
     "hsdp2x4-lora-2x4096": LORA | SHARDED | HYBRID | _size(2, 4096),
+    "compiled-full-1x4096": FULL | COMPILED | _size(1, 4096),
+    "compiled-full-keep-2x2048": FULL | COMPILED | KEEP | _size(2, 2048),
+    "compiled-full-fused-1x24576": FULL | COMPILED | FUSED | _size(1, 24576),
+    "compiled-full-fp32-keep-1x3072": FULL | COMPILED | KEEP | FP32 | _size(1, 3072),
+    "compiled-lora-2x2048": LORA | COMPILED | _size(2, 2048),
+    "compiled-lora-keep-fused-1x6144": LORA | COMPILED | KEEP | FUSED | _size(1, 6144),
+    "compiled-lora-pure-fused-1x16384": LORA | COMPILED | FUSED | PURE | _size(1, 16384),
+    "chunked-full-1x6144": FULL | CHUNKED | _size(1, 6144),
+    "chunked-lora-keep-2x1536": LORA | CHUNKED | KEEP | _size(2, 1536),
+    "compiled-qlora-fused-1x12288": QLORA | COMPILED | FUSED | _size(1, 12288),
 }  # fmt: skip
 """What the plan says in a case id -> fields that differ from Plan's defaults."""
 
@@ -166,6 +179,31 @@ ONLY: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Whole Llama-3.1-8B takes a minute a case; Gemma-2 caps its logits, which no fused loss here covers."""
 
+_COMPILED_MOE = (
+    "compiled-full-1x4096", "compiled-full-keep-2x2048", "compiled-full-fused-1x24576", "compiled-lora-2x2048",
+    "compiled-lora-keep-fused-1x6144",
+)  # fmt: skip
+_COMPILED_DENSE = (
+    *_COMPILED_MOE, "compiled-full-fp32-keep-1x3072", "compiled-lora-pure-fused-1x16384", "compiled-qlora-fused-1x12288",
+)  # fmt: skip
+COMPILED_CASES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            "qwen3-0.6b", "qwen2.5-0.5b-12l", "llama-3.1-8b-6l", "gemma-3-1b-8l", "qwen3-8b-5l", "mistral-7b-5l",
+            "phi-4-4l",
+        ),
+        _COMPILED_DENSE,
+    ),
+    **dict.fromkeys(
+        ("qwen3-30b-a3b-4l", "mixtral-8x7b-3l", "glm-4.5-air-3l", "deepseek-v2-lite-4l", "deepseek-v3-4l"), _COMPILED_MOE
+    ),
+    "gemma-2-9b-4l": ("compiled-full-1x4096", "compiled-lora-2x2048"),
+}  # fmt: skip
+"""torch.compile over the layers. Its formulas were worked on with other lengths in sight, of Llama, Qwen2.5-14B,
+Qwen3-8B, Gemma, Phi-4, Qwen3-30B-A3B and DeepSeek-V2-Lite; the others had not been traced before the formulas stood."""
+
+CHUNKED_CASES = ("qwen3-0.6b", "llama-3.2-1b-8l", "llama-3.1-8b-6l", "qwen3-8b-5l", "qwen3-30b-a3b-4l")
+
 LOOKED_AT = (
     "phi-4-4l lora-fused-1x32768", "llama-3.1-8b-6l lora-fused-1x32768", "gemma-2-9b-4l full-keep-eager-1x1024",
     "glm-4.5-air-3l fsdp8-full-bf16-1x8192", "glm-4.5-air-3l fsdp8-full-fused-1x16384",
@@ -219,6 +257,8 @@ def cases() -> list[Case]:
     found: list[Case] = []
     for name in MODELS:
         plans = (*ONLY.get(name, (*EVERY_MODEL, *EXTRA.get(name, ()))), *FRESH.get(name, ()))
+        plans += COMPILED_CASES.get(name, ())
+        plans += ("chunked-full-1x6144", "chunked-lora-keep-2x1536") if name in CHUNKED_CASES else ()
         found += [Case(name, plan) for plan in plans]
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -17,16 +19,26 @@ from advisor.request import Request
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
 @click.option("--verbose", is_flag=True, help="Why low and high differ, cause by cause.")
 @click.option("--trace", is_flag=True, help="Trace a real training step on fake tensors and print it beside.")
+@click.option(
+    "--software",
+    multiple=True,
+    metavar="NAME=VERSION",
+    help="A library whose release works otherwise than today's.",
+)
 @request_options
-def estimate(answers: str | None, output: str, quiet: bool, verbose: bool, trace: bool, **flags: Any) -> int:
+def estimate(
+    answers: str | None, output: str, quiet: bool, verbose: bool, trace: bool, software: tuple[str, ...],
+    **flags: Any,
+) -> int:  # fmt: skip
     """Memory, time and cost of one explicit plan: nothing is searched, and it need not fit.
 
     Without --framework it is plain PyTorch (DeepSpeed for --zero, FSDP2 for --fsdp, Megatron-LM for
     --backend megatron); with it, that framework's habits fill what the flags leave open. --trace needs
     `pip install 'posttrain-advisor[trace]'`, no GPU and no weights, and takes seconds to a minute.
+    --software bitsandbytes=0.41.1 counts what that release keeps and today's does not.
     """
     request, _ = read_request(answers, flags)
-    result, refused = estimate_request(request, traced=trace)
+    result, refused = estimate_request(request, traced=trace, software=_releases(software))
     for line in refused:
         say(f"advisor: {line}", quiet=quiet)
     if output == "text":
@@ -42,9 +54,27 @@ def estimate(answers: str | None, output: str, quiet: bool, verbose: bool, trace
     return 0
 
 
-def estimate_request(request: Request, *, traced: bool = False) -> tuple[dict[str, Any], list[str]]:
+def _releases(given: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VERSION, several times."""
+    from advisor.errors import InputError
+
+    found: dict[str, str] = {}
+    for text in given:
+        name, _, version = text.partition("=")
+        if not name or not version:
+            raise InputError(
+                "software", f"'{text}' will not do: give NAME=VERSION, such as bitsandbytes=0.41.1"
+            )
+        found[name] = version
+    return found
+
+
+def estimate_request(
+    request: Request, *, traced: bool = False, software: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """The contract's object, and what the named framework would refuse about the plan. Raises InputError; with
-    `traced` also when the plan or this environment cannot be traced."""
+    `traced` also when the plan or this environment cannot be traced. `software`: library -> release, where it is
+    not today's."""
     from advisor import __version__
     from advisor.advise import check_names, model_dict, parameters_dict, time_dict
     from advisor.errors import InputError
@@ -52,6 +82,7 @@ def estimate_request(request: Request, *, traced: bool = False) -> tuple[dict[st
     from advisor.estimate.parameters import count_parameters
     from advisor.estimate.time import estimate_time
     from advisor.explicit import explicit_plan
+    from advisor.facts.software import software_of
     from advisor.rules import load_framework
     from advisor.trace import trace_step
 
@@ -64,11 +95,13 @@ def estimate_request(request: Request, *, traced: bool = False) -> tuple[dict[st
     spelled_out = explicit_plan(request, rules)
     resolved, plan = spelled_out.resolved, spelled_out.plan
     cluster = resolved.cluster.under(request.framework)
-    memory = estimate_memory(resolved.model, plan, cluster, _teacher(request))
+    beneath = software or {}
+    memory = estimate_memory(resolved.model, plan, cluster, _teacher(request), software=software_of(beneath))
+    memory = replace(memory, notes=(*memory.notes, *_habits(beneath)))
     time = estimate_time(resolved.model, plan, cluster, resolved.request.samples, _tokens(resolved))
     if cluster.correction:
         time = time.corrected(cluster.correction.seconds)
-    versions = {"advisor": __version__} | ({rules.framework: rules.version} if rules else {})
+    versions = {"advisor": __version__} | ({rules.framework: rules.version} if rules else {}) | dict(beneath)
     result = {
         "request": spelled_out.request_dict(),
         "model": model_dict(resolved),
@@ -80,6 +113,16 @@ def estimate_request(request: Request, *, traced: bool = False) -> tuple[dict[st
         "versions": versions,
     }
     return result, _refused(rules, plan, resolved)
+
+
+def _habits(releases: Mapping[str, str]) -> list[str]:
+    """What these releases do otherwise than today's, in words."""
+    from advisor.facts.software import habits_of
+
+    found = {name: [row.what for row in habits_of({name: version})] for name, version in releases.items()}
+    return [
+        f"{name} {releases[name]}: {'; '.join(what) or 'works as today'}." for name, what in found.items()
+    ]
 
 
 def _teacher(request: Request) -> Any:

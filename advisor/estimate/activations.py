@@ -15,6 +15,9 @@ from functools import lru_cache
 from advisor.estimate.model_sums import ModelSums
 from advisor.facts.lora import lora_modules
 
+OUTPUTS = ("o_proj", "out_proj", "dense", "o_b_proj")
+"""Linears that read what attention puts out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
@@ -25,7 +28,9 @@ class Kernels:
     megatron: bool
     attention: str
     trains_base: bool
-    """Base weights get gradients, so their inputs are kept."""
+    """Base weights get gradients."""
+    keeps_inputs: bool
+    """Linears of the base keep their inputs: for their weights' gradients, or out of habit."""
     adapter_targets: tuple[str, ...]
     adapter_rank: int
     adapter_copy_bytes: int
@@ -40,11 +45,24 @@ class Kernels:
     """Linears compute in 16 bit whatever they are given."""
     fp32_outputs: bool
     """bitsandbytes' linears return the dtype of their input, fp32 over a base prepared for k-bit training."""
+    compiled: bool
+    """torch.compile over the layer: what elementwise operations make is recomputed, `lean` besides."""
 
     @property
     def mlp_wide(self) -> int:
         """`wide` of what stands between the linears of an MLP."""
         return 2 if self.fp32_outputs else self.wide
+
+    @property
+    def expert_wide(self) -> int:
+        """`wide` of routed tokens, which a compiled layer never holds in fp32."""
+        return self.wide if self.compiled else self.mlp_wide
+
+    @property
+    def own_copy_bytes(self) -> int:
+        """Bytes per input feature that an adapter keeps beside what its target keeps. A compiled layer casts an
+        input once for all who read it."""
+        return 0 if self.compiled else self.adapter_copy_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,7 @@ def norm_bytes(sums: ModelSums, width: float, kernels: Kernels, *, feeds_linear:
     """One RMSNorm: fp32 input 4, normalised copy 2 (only for a trained weight; 4 where the weight multiplies in
     fp32, as Gemma's does), output 2 (kept by the next linear, only if that trains; not where the output is added
     to the residual stream). Fused kernels keep the 2-byte input and the output."""
-    output = 2 * kernels.wide if kernels.trains_base and feeds_linear else 0
+    output = 2 * kernels.wide if kernels.keeps_inputs and feeds_linear else 0
     if kernels.lean:
         return width * (2 * kernels.wide + output)
     scaled = 4 if sums.norms_in_fp32 else 2 * kernels.wide
@@ -117,7 +135,7 @@ def _attention_bytes(sums: ModelSums, kernels: Kernels) -> float:
         return ranks + wide * (4.0 * sums.mla_qk + 2.0 * sums.mla_nope + 4.0 * sums.mla_value)
     query, key_value = sums.query, sums.key_value
     size = wide * (4.0 * query + 4.0 * key_value)
-    if sums.fused_qkv and not kernels.megatron:
+    if sums.fused_qkv and not kernels.megatron and not (kernels.compiled and kernels.fp32_outputs):
         size += wide * 2.0 * (query + key_value)
     if kernels.attention == "eager":
         size += wide * 4.0 * (query - key_value)
@@ -139,43 +157,55 @@ def _attention_backward(sums: ModelSums, kernels: Kernels) -> float:
     return kernels.wide * (8.0 * query + 4.0 * key_value + shared)
 
 
-def _mlp_bytes(width: float, gated: bool, kernels: Kernels) -> float:
+def _mlp_bytes(width: float, gated: bool, kernels: Kernels, adapted: bool) -> float:
     """SwiGLU: gate 2f, up 2f, silu 2f, product 2f (the product only if down_proj trains); fused kernels
-    recompute silu. GELU: up 2f and its activation 2f. Twice that where linears return fp32."""
+    recompute silu. GELU: up 2f and its activation 2f. Twice that where linears return fp32; compiled, instead of
+    an fp32 sum its two 16-bit parts, a linear's and its adapter's."""
     parts = (2 if kernels.lean else 3) if gated else 1
-    return 2.0 * kernels.mlp_wide * width * (parts + (1 if kernels.trains_base else 0))
+    wide = kernels.mlp_wide if adapted or not kernels.compiled else kernels.wide
+    return 2.0 * wide * width * (parts + (1 if kernels.keeps_inputs else 0))
 
 
-def _mlp_backward(width: float, gated: bool, kernels: Kernels, adapted: bool) -> float:
+def _mlp_backward(sums: ModelSums, kernels: Kernels, adapted: bool) -> float:
     """Gradients of the product and of its two factors, 6f (GELU: of the activation and its input, 4f), when the
-    saved product, or an adapter's 16-bit copy of it, is gone already."""
-    gradients = 2.0 * kernels.mlp_wide * width * (3 if gated else 2)
-    freed = 2.0 * kernels.wide * width if kernels.trains_base or adapted else 0.0
-    return gradients - freed
+    saved product, or an adapter's 16-bit copy of it, is gone already. Compiled: one factor's gradient is written
+    over the factor, unless both lie in one matrix, and an adapter's gradients of the product and of both factors
+    stand beside the product's own, in 16 bit; where one matrix makes both factors and its output is fp32, theirs are
+    written over one of the two parts of that output."""
+    width = sums.ffn
+    freed = 2.0 * kernels.wide * width if kernels.keeps_inputs or adapted else 0.0
+    if kernels.compiled:
+        joint = sums.fused_qkv
+        parts = (2 if joint and kernels.fp32_outputs else 4) if adapted else 3 if joint else 2
+        return 2.0 * kernels.wide * width * parts - freed
+    return 2.0 * kernels.mlp_wide * width * (3 if sums.gated else 2) - freed
 
 
 def _forward(width: float, hidden: float, kernels: Kernels) -> float:
     """The product 2f, which no adapter keeps itself, while an fp32 adapter casts it up, 4f, before its matmul casts
     the copy down again; a product that is fp32 already needs no copy. Then four of the residual stream's size: the
-    stream, down_proj's output, and the adapter's before and after scaling."""
+    stream, down_proj's output, and the adapter's before and after scaling. Compiled: the two outputs."""
+    if kernels.compiled:
+        return (8.0 if kernels.fp32_outputs else 4.0) * hidden
     product = 4.0 if kernels.fp32_outputs else 6.0 if kernels.adapter_copy_bytes else 0.0
     return product * width + (16.0 if kernels.fp32_outputs else 8.0) * hidden
 
 
 def _routed_bytes(sums: ModelSums, kernels: Kernels, experts_train: bool) -> float:
     """Grouped matmul over permuted copies: input 2kh, gate and up 4km, silu 2km, product 2km, output 2kh;
-    frozen experts keep neither inputs nor products. Megatron fuses silu with the product."""
+    frozen experts keep neither inputs nor products. Megatron fuses silu with the product, and so does a
+    compiled layer."""
     trained = experts_train or kernels.trains_base
     hidden = (4 if trained else 2) * sums.hidden
-    width = (4 if kernels.megatron else 6) + (2 if trained else 0)
-    return kernels.mlp_wide * sums.top_k * (hidden + float(width) * sums.expert_ffn)
+    width = (4 if kernels.megatron or kernels.compiled else 6) + (2 if trained else 0)
+    return kernels.expert_wide * sums.top_k * (hidden + float(width) * sums.expert_ffn)
 
 
 def _weighted(sums: ModelSums, kernels: Kernels) -> float:
     """Bytes of a token's expert outputs times their scores: kh in fp32 where the scores are. Megatron weights
     inside its fused SwiGLU."""
     fp32 = sums.scores_in_fp32 or (sums.router_in_fp32 and not kernels.autocast)
-    size = 4.0 if fp32 and not kernels.megatron else 2.0 * kernels.mlp_wide
+    size = 4.0 if fp32 and not kernels.megatron else 2.0 * kernels.expert_wide
     return size * sums.top_k * sums.hidden
 
 
@@ -183,21 +213,24 @@ def _routed_backward(sums: ModelSums, kernels: Kernels, experts_train: bool) -> 
     """The worse of two points: weighting the experts' outputs (the incoming gradient and both factors' gradients),
     and the experts' SwiGLU (6km, when the outputs 2kh and the saved product are gone)."""
     freed = 2 if experts_train or kernels.trains_base else 0
-    inside = kernels.mlp_wide * sums.top_k * ((6.0 - freed) * sums.expert_ffn - 2.0 * sums.hidden)
+    inside = kernels.expert_wide * sums.top_k * ((6.0 - freed) * sums.expert_ffn - 2.0 * sums.hidden)
     return max(3 * _weighted(sums, kernels), inside)
 
 
 def _adapter_bytes(sums: ModelSums, kernels: Kernels, role: str, layers: int) -> float:
     """What adapters on weights of `role` keep per token and layer: a copy of each target's input (fp32
     adapters make their own, 16-bit ones share it) and the rank activation 2r; dropout adds its mask, DoRA
-    the target's output twice."""
+    the target's output twice. Compiled, fp32 adapters share too, but for attention's output, which the kernel keeps
+    as it made it and the adapter as it was cast."""
     total, seen = 0.0, set[int]()
     for weight in lora_modules(sums.model, kernels.adapter_targets):
         if weight.role != role or len(weight.shape) != 2:
             continue
         rows, columns = weight.shape
-        copy = kernels.adapter_copy_bytes or (0 if columns in seen else 2)
+        copy = kernels.own_copy_bytes or (0 if columns in seen or kernels.keeps_inputs else 2)
         seen.add(columns)
+        if kernels.compiled and kernels.adapter_copy_bytes and weight.name.split(".")[-2] in OUTPUTS:
+            copy = 2
         kept = copy * columns + 2.0 * kernels.adapter_rank
         kept += (columns if kernels.dropout else 0) + (4.0 * rows if kernels.dora else 0.0)
         total += kept * weight.count / layers
@@ -211,8 +244,18 @@ def _adapts(sums: ModelSums, kernels: Kernels, role: str) -> bool:
 def _norms_bytes(sums: ModelSums, kernels: Kernels) -> tuple[float, float, float]:
     """(norm before attention, norm before the MLP, each norm of what they put out, which Gemma adds) of a layer.
     Under autocast with fp32 weights: fp32 input 4 and normalised 4 each (fused kernels the input alone), and a
-    16-bit input copy 2 for each of q, k, v, gate and up."""
+    16-bit input copy 2 for each of q, k, v, gate and up. Compiled, with the stream's input 4: one 16-bit output for
+    all who read it, and instead of the stream before the MLP the 16-bit output of attention that was added to it; of
+    the two norms of what they put out only the MLP's has anything to keep, the other one's input being that output."""
     hidden, after = sums.hidden, sums.norms_after
+    if kernels.compiled:
+        first = 4.0 if kernels.fp32_stream or kernels.fp32_outputs else 2.0 * kernels.wide
+        output = 2.0 * kernels.wide if kernels.keeps_inputs else 0.0
+        return (
+            hidden * (first + output),
+            hidden * (2.0 * kernels.wide + output),
+            after * hidden * kernels.wide,
+        )
     if kernels.fp32_stream:
         each = hidden * (4.0 if kernels.lean else 8.0)
         return each + hidden * 3 * 2.0, each + hidden * 2 * 2.0, after * each
@@ -232,7 +275,7 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
     adapts_mlp = _adapts(sums, kernels, "mlp")
     if moe:
         split += _adapter_bytes(sums, kernels, "shared_expert", sums.moe_layers)
-        split += _mlp_bytes(sums.shared_ffn, True, kernels) if sums.shared_ffn else 0.0
+        split += _mlp_bytes(sums.shared_ffn, True, kernels, adapts_mlp) if sums.shared_ffn else 0.0
         split += 6.0 * sums.experts + 24.0 * sums.top_k
         if sums.router_in_fp32 and kernels.trains_base:
             split += (2.0 if kernels.autocast else 4.0) * sums.hidden
@@ -242,24 +285,28 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
         backward = 0.0
     else:
         split += _adapter_bytes(sums, kernels, "mlp", max(sums.dense_layers, 1))
-        split += _mlp_bytes(sums.ffn, sums.gated, kernels)
-        backward = _mlp_backward(sums.ffn, sums.gated, kernels, adapts_mlp)
+        split += _mlp_bytes(sums.ffn, sums.gated, kernels, adapts_mlp)
+        backward = _mlp_backward(sums, kernels, adapts_mlp)
     eager = kernels.attention == "eager"
     attention_norm, mlp_norm, out_norm = _norms_bytes(sums, kernels)
+    beside = 0.0
+    if kernels.compiled:  # one more gradient of the MLP's input; its output is gone
+        beside = (0.0 if adapts_mlp or moe else 2.0 * kernels.wide * sums.hidden) - out_norm
     stream = (4.0 if kernels.fp32_stream or kernels.fp32_outputs else 2.0 * kernels.wide) * sums.hidden
     return LayerBytes(
         whole=attention_norm + mlp_norm + 2 * out_norm,
         split=split,
-        per_context=6.0 * sums.heads if eager else 0.0,
+        per_context=(4.0 if kernels.compiled else 6.0) * sums.heads if eager else 0.0,
         routed=routed,
-        mlp_whole=stream * (2 if sums.shared_ffn and moe else 1) - out_norm,
+        mlp_whole=stream * (2 if sums.shared_ffn and moe else 1) - out_norm + beside,
         mlp_split=backward,
         mlp_routed=routed_backward,
         forward_split=_forward(sums.ffn, sums.hidden, kernels) if adapts_mlp and not moe else 0.0,
         forward_routed=2 * _weighted(sums, kernels) if moe else 0.0,
         last_whole=attention_norm + mlp_norm + out_norm + 2 * stream,
-        last_split=attention + (0.0 if moe else 4.0 * kernels.mlp_wide * sums.ffn),
-        last_routed=kernels.mlp_wide * sums.top_k * (2.0 * sums.hidden + 4.0 * sums.expert_ffn)
+        last_split=attention
+        + (0.0 if moe else (2.0 if kernels.compiled else 4.0) * kernels.mlp_wide * sums.ffn),
+        last_routed=kernels.expert_wide * sums.top_k * (2.0 * sums.hidden + 4.0 * sums.expert_ffn)
         if moe
         else 0.0,
         attention_whole=attention_norm + stream,

@@ -7,7 +7,7 @@ from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.rollout import GIB, cache_bytes_per_token, engine_weights
 from advisor.estimate.speed import DEFAULT_BANDWIDTH_GB_S, GIGA, Rates
 from advisor.estimate.states import sharding_stage
-from advisor.estimate.types import Software
+from advisor.facts.software import Software
 from advisor.facts.types import ClusterFacts
 from advisor.plan import Plan
 

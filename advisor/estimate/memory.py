@@ -14,6 +14,7 @@ from advisor.estimate.spread import Margins, Range, margins, shares, spread
 from advisor.estimate.stage import Setting, StageParts, make_setting, stage_layers, stage_parts
 from advisor.estimate.states import sharding_stage
 from advisor.estimate.types import MemoryEstimate
+from advisor.facts.software import TODAY, Software
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import NO_ENGINE, Plan, changed, without_engine
 
@@ -52,6 +53,7 @@ def estimate_memory(
     *,
     all_stages: bool = True,
     trained: TrainedMemory | None = None,
+    software: Software = TODAY,
 ) -> MemoryEstimate:
     """Peak memory per GPU, host memory per node.
 
@@ -61,10 +63,11 @@ def estimate_memory(
     the states that it creates are alive in all later ones. Ignores vision activations and evaluation.
     `all_stages=False` looks only at the first, second and last pipeline stage, among which the worst one is, and
     returns no `stages` and no `causes`. `trained` (then): where a caller that asks about many plans of one model,
-    cluster and teacher keeps what those share that differ only in how they generate.
+    cluster and teacher keeps what those share that differ only in how they generate. `software`: where libraries work
+    otherwise than today's.
     """
     if trained is None or (plan.rollout_engine == "vllm" and not plan.rollout_sleep):
-        training = _training(model, plan, cluster, teacher, all_stages)
+        training = _training(model, plan, cluster, teacher, all_stages, software)
     else:
         training = _shared(model, plan, cluster, teacher, trained)
     s, m = training.setting, training.margins
@@ -98,10 +101,15 @@ def _shared(
 
 
 def _training(
-    model: ModelFacts, plan: Plan, cluster: ClusterFacts, teacher: ModelFacts | None, every: bool
+    model: ModelFacts,
+    plan: Plan,
+    cluster: ClusterFacts,
+    teacher: ModelFacts | None,
+    every: bool,
+    software: Software = TODAY,
 ) -> TrainingMemory:
     """1F1B: stage i of n holds min(micro batches, n - i) micro batches in flight."""
-    s = make_setting(model_sums(model), plan)
+    s = make_setting(model_sums(model), plan, software)
     m = margins(s)
     counts = stage_layers(plan, s.sums.layers)
     found: list[_Stage] = []

@@ -18,8 +18,15 @@ STOCK_LOSS = 12.0
 the gradient of the negative log-likelihood 4 (traced: exact for Llama-3.1-8B)."""
 CAPPED_LOSS = 2.0
 """What a soft cap on the logits adds: the output of its tanh, kept in 16 bit."""
-CHUNKED_LOSS = 5.5
-"""16-bit logits 2 and their gradient 2, fp32 for one of eight chunks (torchtune's shape): 12 / 8."""
+COMPILED_LOSS, COMPILED_AUTOCAST_LOSS = 4.0, 6.0
+"""The stock loss compiled with its head: 16-bit logits 2, written over by their gradient, and 2 of zeros for the
+logits handed out beside the loss; under autocast those are handed out in fp32, 4 (traced)."""
+CHUNKED_LOSS = 4.0
+"""16-bit logits 2, written over by the gradients of the chunks, and those joined again, 2. The chunks' losses are
+compiled, so that nothing is held in fp32 (axolotl 0.21.0, monkeypatch/loss/chunked.py:67; traced)."""
+CHUNKED_HEAD = 2.25
+"""16-bit logits 2 and the gradient of one of eight chunks: all losses run backward before the first product does. The
+products give the head's gradient eight times, two of which stand beside each other."""
 MEGATRON_LOSS, MEGATRON_FUSED_LOSS = 10.0, 6.0
 """Vocabulary-parallel cross-entropy works in place: 16-bit logits 2, fp32 4, softmax 4; fused 2 + 4."""
 FUSED_TOKEN_BYTES = 8.0
@@ -59,11 +66,21 @@ class Alive:
         )  # fmt: skip
 
 
+def _entry_bytes(s: Setting) -> float:
+    """Bytes per token and vocabulary entry of a loss that holds logits."""
+    if s.plan.loss == "chunked":
+        return CHUNKED_HEAD if s.software.chunked_head else CHUNKED_LOSS
+    if s.plan.compile and not s.software.loss_as_written:
+        return COMPILED_AUTOCAST_LOSS if s.kernels.autocast else COMPILED_LOSS
+    return STOCK_LOSS + (CAPPED_LOSS if s.sums.capped_logits else 0.0)
+
+
 def loss_bytes(s: Setting) -> tuple[float, float]:
     """(logits and cross-entropy, 16-bit copy of the head or its early gradient) at the loss.
 
-    Stock: 12 T V, 14 T V with capped logits. Fused: V h x 2 for the head's gradient (made in forward, when the head
-    trains) + 8 T h.
+    Stock: 12 T V, 14 T V with capped logits; compiled 4 T V, under autocast 6; chunked 4 T V. Then 2 T V and, where the
+    head trains, its gradient 2 V h. Fused: V h x 2 for the head's gradient (made in forward, when the head trains) +
+    8 T h.
     Megatron slices the vocabulary over tensor-parallel ranks. A reward model has no vocabulary.
     """
     plan, sums = s.plan, s.sums
@@ -74,11 +91,12 @@ def loss_bytes(s: Setting) -> tuple[float, float]:
         size = MEGATRON_LOSS if plan.loss == "stock" else MEGATRON_FUSED_LOSS
         return size * tokens * vocab / plan.tensor_parallel, 0.0
     head = 2.0 * sums.head_matrix if s.upcast else 0.0
-    if plan.loss == "stock":
-        return (STOCK_LOSS + (CAPPED_LOSS if sums.capped_logits else 0.0)) * tokens * vocab, head
-    if plan.loss == "chunked":
-        return CHUNKED_LOSS * tokens * vocab, head
     gradient = 2.0 * sums.head_matrix if plan.tuning == "full" else 0.0
+    if plan.loss != "fused":
+        size = _entry_bytes(s) * tokens * vocab
+        if plan.loss == "chunked" and s.software.chunked_head:
+            gradient *= 2
+        return max(size, 2.0 * tokens * vocab + gradient), head
     return FUSED_TOKEN_BYTES * tokens * sums.hidden, head + gradient
 
 
@@ -241,6 +259,9 @@ def _backward(
     for alive, elements in ((layer.in_mlp, p.late_in_mlp), (layer.after_mlp, p.late_after_mlp)):
         missing = 0.0 if early or plan.fsdp else s.states.gradient * elements / s.shards.gradient
         whole = work.unsharded * elements
+        if plan.compile and not plan.fsdp:  # a layer hands over its gradients when all of them are made
+            made = s.states.gradient * (p.layer_elements - elements) if s.base_trains else 0.0
+            found.append((start + made, others + alive, cast))
         found.append((start, others + alive, cast - whole - work.reduction))
         if work.reduction:
             found.append((start, second + alive, cast - whole))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from advisor.estimate.types import Software
+from advisor.facts.software import Software
 from advisor.facts.speed import SpeedConstants, speed_facts
 from advisor.facts.types import ClusterFacts
 from advisor.plan import Plan

@@ -20,7 +20,7 @@ from advisor.estimate.stage import Setting
 from advisor.estimate.types import CauseShare
 from advisor.facts.memory_causes import Cause, memory_causes
 
-BASES = ("gib", "dynamic", "gathered", "allocated", "logits", "static", "total")
+BASES = ("gib", "dynamic", "gathered", "allocated", "static", "total")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,11 @@ def margins(s: Setting) -> Margins:
     """The causes that apply to a plan."""
     plan = s.plan
     megatron = plan.backend == "megatron"
-    applying = ["always"]
+    applying = ["always", "compiled" if plan.compile else "as-written"]
     if megatron:
         applying.append("megatron")
     elif s.shards.data > 1:
         applying.append("sharded")
-    if plan.loss == "chunked":
-        applying.append("chunked")
     if not (plan.packing or plan.method == "cpt" or plan.online):
         applying.append("unpacked")
     if plan.expert_parallel > 1:
@@ -89,32 +87,31 @@ def _bases(alive: Alive, most_buffers: float) -> tuple[float, ...]:
     dynamic = (alive.activations + alive.logits + alive.buffers) / GIB
     allocated = alive.total / GIB
     gathered = max(most_buffers - alive.buffers, 0.0) / GIB
-    return 1.0, dynamic, gathered, allocated, alive.logits / GIB, allocated - dynamic
+    return 1.0, dynamic, gathered, allocated, allocated - dynamic
 
 
 def spread(m: Margins, alive: Sequence[Alive], most_buffers: float) -> tuple[Range, Alive]:
     """The range of a step and the moment at which most is allocated (of equals the earliest): low, likely and high
     are each the largest of all moments. Written out basis by basis, in bytes: a search does this some ten thousand
     times."""
-    gib, dyn, gat, alo, log, sta, _ = m.likely
-    _, dyn_b, gat_b, alo_b, log_b, sta_b, tot_b = m.below
-    gib_a, dyn_a, gat_a, alo_a, log_a, sta_a, tot_a = m.above
+    gib, dyn, gat, alo, sta, _ = m.likely
+    _, dyn_b, gat_b, alo_b, sta_b, tot_b = m.below
+    gib_a, dyn_a, gat_a, alo_a, sta_a, tot_a = m.above
     gib *= GIB
     gib_a *= GIB * GIB
     most = low = high = top = 0.0
     peak = alive[0]
     for moment in alive:
-        buffers, logits, total = moment.buffers, moment.logits, moment.total
-        dynamic = moment.activations + logits + buffers
+        buffers, total = moment.buffers, moment.total
+        dynamic = moment.activations + moment.logits + buffers
         gathered = most_buffers - buffers if most_buffers > buffers else 0.0
         static = total - dynamic
-        likely = total + gib + dyn * dynamic + gat * gathered + alo * total + log * logits + sta * static
-        d2, g2, t2, l2, s2, y2 = (
-            dynamic * dynamic, gathered * gathered, total * total, logits * logits, static * static,
-            likely * likely,
+        likely = total + gib + dyn * dynamic + gat * gathered + alo * total + sta * static
+        d2, g2, t2, s2, y2 = (
+            dynamic * dynamic, gathered * gathered, total * total, static * static, likely * likely,
         )  # fmt: skip
-        below = dyn_b * d2 + gat_b * g2 + alo_b * t2 + log_b * l2 + sta_b * s2 + tot_b * y2
-        above = gib_a + dyn_a * d2 + gat_a * g2 + alo_a * t2 + log_a * l2 + sta_a * s2 + tot_a * y2
+        below = dyn_b * d2 + gat_b * g2 + alo_b * t2 + sta_b * s2 + tot_b * y2
+        above = gib_a + dyn_a * d2 + gat_a * g2 + alo_a * t2 + sta_a * s2 + tot_a * y2
         least, utmost = likely - gib - sqrt(below), likely + sqrt(above)
         if total > top:
             top, peak = total, moment

@@ -18,6 +18,7 @@ from advisor.estimate.states import (
     shards,
     state_bytes,
 )
+from advisor.facts.software import TODAY, Software
 from advisor.plan import Plan
 
 PAIRED_METHODS = ("dpo", "ipo", "kto", "orpo", "simpo", "cpo", "rm")
@@ -54,6 +55,7 @@ class Setting:
     """Weights rest in host memory or on disk and are gathered layer by layer."""
     states_away: bool
     base_trains: bool
+    software: Software
     upcast: bool
     """prepare_model_for_kbit_training: 16-bit leftovers of a quantized base are held in fp32."""
     dense_bytes: float
@@ -70,16 +72,17 @@ class Setting:
 
 @lru_cache(maxsize=1024)
 def _kernels(
-    megatron: bool, liger: bool, attention: str, base_trains: bool, adapter: tuple[tuple[str, ...], int],
-    copy: int, dropout: bool, dora: bool, wide: int, fp32_stream: bool, autocast: bool, fp32_outputs: bool,
+    megatron: bool, liger: bool, attention: str, base_trains: bool, keeps_inputs: bool,
+    adapter: tuple[tuple[str, ...], int], copy: int, dropout: bool, dora: bool, wide: int, fp32_stream: bool,
+    autocast: bool, fp32_outputs: bool, compiled: bool,
 ) -> Kernels:  # fmt: skip
     return Kernels(
-        liger or megatron, megatron, attention, base_trains, *adapter, copy, dropout, dora, wide, fp32_stream,
-        autocast, fp32_outputs,
+        liger or megatron or compiled, megatron, attention, base_trains, keeps_inputs, *adapter, copy, dropout, dora,
+        wide, fp32_stream, autocast, fp32_outputs, compiled,
     )  # fmt: skip
 
 
-def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool, upcast: bool) -> Kernels:
+def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool, upcast: bool, software: Software) -> Kernels:
     copy = 0
     # FSDP's mixed precision and DeepSpeed's engine hand the layers 16-bit adapters, which share their inputs
     if adapters and plan.param_dtype == "fp32" and plan.backend == "hf" and not sharding_stage(plan):
@@ -89,6 +92,7 @@ def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool, upcast: bool) -
         plan.liger,
         plan.attention,
         not adapters,
+        not adapters or (plan.quantization == "4bit" and software.quantized_keeps_input),
         (plan.lora_targets, plan.lora_rank) if adapters else ((), 0),
         copy,
         adapters and plan.lora_dropout > 0,
@@ -97,6 +101,7 @@ def _plan_kernels(plan: Plan, adapters: bool, fp32_stream: bool, upcast: bool) -
         fp32_stream,
         plan.precision in ("bf16", "fp16") and plan.backend == "hf" and not (plan.fsdp and not adapters),
         upcast,
+        plan.compile,
     )
 
 
@@ -113,7 +118,7 @@ def _base_bytes(sums: ModelSums, plan: Plan, upcast: bool) -> tuple[float, float
     return dense, code if plan.quantize_experts or not fused else rest
 
 
-def make_setting(whole: ModelSums, plan: Plan) -> Setting:
+def make_setting(whole: ModelSums, plan: Plan, software: Software = TODAY) -> Setting:
     """Read the plan once."""
     sums = on_gpus(whole, plan)
     megatron = plan.backend == "megatron"
@@ -123,7 +128,7 @@ def make_setting(whole: ModelSums, plan: Plan) -> Setting:
     stage3 = sharding_stage(plan) >= 3 and not megatron
     upcast = plan.quantization != "none" and plan.precision == "bf16" and plan.param_dtype == "fp32"
     upcast = upcast and plan.fp32_leftovers
-    kernels = _plan_kernels(plan, adapters, states.autocast > 0 and plan.tuning == "full", upcast)
+    kernels = _plan_kernels(plan, adapters, states.autocast > 0 and plan.tuning == "full", upcast, software)
     dense_bytes = expert_bytes = states.frozen
     if plan.quantization != "none":
         dense_bytes, expert_bytes = _base_bytes(sums, plan, upcast)
@@ -138,7 +143,8 @@ def make_setting(whole: ModelSums, plan: Plan) -> Setting:
         sums, whole, plan, states, shards(plan), kernels,
         dense_kind, layer_bytes(sums, kernels, True) if sums.moe_layers else dense_kind,
         plan.recompute == "full" if megatron else plan.gradient_checkpointing,
-        stage3, stage3 and plan.offload in ("all", "nvme"), plan.offload in STATES_AWAY, base_trains, upcast,
+        stage3, stage3 and plan.offload in ("all", "nvme"), plan.offload in STATES_AWAY, base_trains, software,
+        upcast,
         dense_bytes, expert_bytes,
         rows * plan.seq_len,
         rows * (plan.response_len if online and plan.response_len else plan.seq_len),
@@ -333,7 +339,7 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
         layer_elements=layer,
         next_elements=layer if alike > 2 else other,
         reduced_elements=layer if alike > 1 else other,
-        late_in_mlp=layer - down if plan.tuning == "full" else 0.0,
+        late_in_mlp=layer - (2 if plan.compile else 1) * down if plan.tuning == "full" else 0.0,
         late_after_mlp=attention if plan.tuning == "full" else 0.0,
         root_elements=root,
         trainable=moments,

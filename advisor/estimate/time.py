@@ -15,7 +15,7 @@ from advisor.estimate.model_sums import ModelSums, model_sums
 from advisor.estimate.speed import Rates, rates
 from advisor.estimate.stage import sequences_per_row
 from advisor.estimate.traffic import exposed_gathers, gather_seconds, layer_communication, step_parts
-from advisor.estimate.types import Software, TimeEstimate
+from advisor.estimate.types import TimeEstimate
 from advisor.estimate.work import (
     Forward,
     Passes,
@@ -24,10 +24,9 @@ from advisor.estimate.work import (
     pass_seconds,
     training_passes,
 )
+from advisor.facts.software import TODAY, Software
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import Plan, without_engine
-
-TODAY = Software()
 
 TIME_LOW, TIME_HIGH = 0.75, 1.5
 """Around the likely figure: more than four of five published rows lie within (docs/accuracy.md)."""

@@ -7,8 +7,8 @@ from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.speed import GIGA, Rates, exchange_seconds, link_bytes
 from advisor.estimate.states import sharding_stage
-from advisor.estimate.types import Software
 from advisor.estimate.work import recomputes
+from advisor.facts.software import Software
 from advisor.facts.types import ClusterFacts
 from advisor.plan import Plan
 

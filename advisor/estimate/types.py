@@ -149,27 +149,6 @@ class MemoryEstimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Software:
-    """What the speed of a run depends on and a plan does not say; the default is what today's releases run."""
-
-    compiled: bool = False
-    """torch.compile over the layers."""
-    flash3: bool = False
-    """FlashAttention-3 where the plan says flash."""
-    expert_loop: bool = False
-    """Routed experts run one after the other (transformers before 5), not as one grouped product."""
-    dispatch_once: bool = False
-    """Expert parallelism sends a token once to each node that holds some of its experts (DeepEP, HybridEP), not
-    once to each expert (Megatron-LM's default `alltoall`)."""
-    even_routing: bool = False
-    """Tokens are forced evenly onto experts, as speed benchmarks do."""
-    engine_rows: int = 0
-    """Most sequences a rollout engine decodes at once; 0: its default."""
-    virtual_stages: int = 1
-    """Shorter stages that each pipeline rank holds (interleaved schedule)."""
-
-
-@dataclass(frozen=True, slots=True)
 class ParameterCounts:
     total: int
     active: int

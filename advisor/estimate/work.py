@@ -12,7 +12,7 @@ from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.rollout import REFERENCE_METHODS
 from advisor.estimate.speed import Rates
 from advisor.estimate.states import sharding_stage
-from advisor.estimate.types import Software
+from advisor.facts.software import Software
 from advisor.plan import Plan
 
 
@@ -153,12 +153,12 @@ def _dequantise(sums: ModelSums, plan: Plan, r: Rates) -> float:
     return r.constants.dequantise_bytes * held / r.memory
 
 
-def _launch(plan: Plan, r: Rates, software: Software) -> float:
+def _launch(plan: Plan, r: Rates) -> float:
     """Shortest time of a layer's forward, however little it computes."""
     c = r.constants
-    fused = software.compiled or plan.backend == "megatron"
+    fused = plan.compile or plan.backend == "megatron"
     seconds = c.layer_seconds_fused if fused else c.layer_seconds_stock
-    if plan.uses_adapter and not software.compiled:
+    if plan.uses_adapter and not plan.compile:
         seconds *= 1 + c.adapter_launches * _adapted(plan)
     return seconds
 
@@ -185,7 +185,7 @@ def forward(
 ) -> Forward:
     """One forward of `tokens` tokens per rank (after context parallelism) in samples `length` long."""
     c, tensor = r.constants, plan.tensor_parallel
-    fused = plan.liger or software.compiled or plan.backend == "megatron"
+    fused = plan.liger or plan.compile or plan.backend == "megatron"
     # MLA's query and key are wider than its value: the mean of the two products.
     width = (sums.mla_qk + sums.mla_value) / 2 if sums.mla else sums.query
     # Causal: half of the square, two products of 2 FLOP.
@@ -198,7 +198,7 @@ def forward(
         matrix=_matrix(sums, plan, r, software, tokens) + _dequantise(sums, plan, r),
         attention=attention,
         traffic=_traffic(sums, plan, r, tokens, fused),
-        launch=_launch(plan, r, software),
+        launch=_launch(plan, r),
         routing=_routing(sums, plan, r, software),
         head=_product(
             sums.head_matrix / tensor, tokens, sums.hidden, c.narrow_width, r.matmul, r.few_tokens

@@ -24,10 +24,12 @@ class Cause(BaseModel):
 
     name: str
     what: str
-    basis: Literal["gib", "gib_per_group", "dynamic", "gathered", "allocated", "logits", "static", "total"]
+    basis: Literal["gib", "gib_per_group", "dynamic", "gathered", "allocated", "static", "total"]
     """What the three numbers multiply: GiB, GiB per communicator, or GiB of a part of the figure.
     `dynamic`: activations, logits and buffers; `gathered`: buffers of other moments; `static`: the rest."""
-    when: Literal["always", "sharded", "megatron", "chunked", "unpacked", "experts", "experts_on_host"]
+    when: Literal[
+        "always", "sharded", "megatron", "compiled", "as-written", "unpacked", "experts", "experts_on_host"
+    ]
     low: float
     likely: float
     high: float

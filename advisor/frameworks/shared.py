@@ -121,6 +121,13 @@ def seed_row(group: str) -> Row:
     return Key("seed", "seed", "shuffling and initialisation", group=group)
 
 
+def compile_row(group: str) -> Row:
+    """transformers' trainer hands the whole model to torch.compile. Written only when on."""
+    why = "torch.compile: the first steps take minutes"
+    cases = (Case((True,), {"torch_compile": True}, why), Case((False,), {"torch_compile": ABSENT}))
+    return Choice(("compile",), cases, group=group)
+
+
 def uses_adapter(plan: Plan) -> bool:
     return plan.uses_adapter
 

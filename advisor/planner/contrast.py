@@ -100,6 +100,7 @@ CHANGES: Mapping[str, Change] = {
     "recompute": lambda p, m: {"recompute": {"none": "selective", "selective": "none", "full": "selective"}[p.recompute]},
     "attention": _other("attention", {"flash": "sdpa", "sdpa": "flash", "eager": "sdpa"}),
     "liger": _flipped("liger"),
+    "compile": lambda p, m: _flipped("compile")(p, m) if p.backend == "hf" else {},
     "loss": _other("loss", {"stock": "fused", "chunked": "stock", "fused": "stock"}),
     "rollout_tensor_parallel": lambda p, m: _halved("rollout_tensor_parallel")(p, m)
         if p.rollout_engine == "vllm" else {},

@@ -300,6 +300,8 @@ FACTS: Mapping[str, Fact] = {
     "attention": lambda p, m, r: f"{p.attention} on {r.cluster.gpu.name}, {p.seq_len} tokens",
     "liger": lambda p, m, r: "Liger's fused kernels keep fewer intermediate results" if p.liger
         else "stock modules compute the layers",
+    "compile": lambda p, m, r: "torch.compile fuses what stands between the products of a layer" if p.compile
+        else "the layers run as they are written",
     "loss": lambda p, m, r: f"{p.loss}: logits of {r.model.vocab:,} words take {m.terms['logits']:.1f} GiB at the "
         f"{m.moment}",
     "beta": lambda p, m, r: f"beta {p.beta:g}; " + (

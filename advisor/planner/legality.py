@@ -133,6 +133,12 @@ def is_legal_batch(plan: Plan) -> bool:
     return not plan.online or plan.generations == 0 or plan.global_batch_size % plan.generations == 0
 
 
+def _compiled(plan: Plan, model: ModelFacts) -> str:
+    if not plan.compile or plan.backend == "hf":
+        return ""
+    return "compile is for transformers' modules; Megatron compiles its own fused functions"
+
+
 def _rollout(plan: Plan, model: ModelFacts) -> str:
     tp, dp = plan.rollout_tensor_parallel, plan.rollout_data_parallel
     if plan.world_size % (tp * dp):
@@ -155,6 +161,7 @@ def _rollout_experts(plan: Plan, model: ModelFacts) -> str:
 
 
 TABLE = (
+    Legality("planner.compile", "compile", _compiled, "megatron-core==0.16.1:megatron/core/jit.py:21"),
     Legality("planner.world", "tensor_parallel", _world, "megatron-core==0.16.1:megatron/core/parallel_state.py:740"),
     Legality(
         "planner.expert-world", "expert_parallel", _expert_world,

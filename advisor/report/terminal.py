@@ -281,7 +281,7 @@ def _explicit(plan: Mapping[str, Any]) -> str:
     known = {name: plan[name] for name in Plan.__dataclass_fields__ if name in plan}
     spread = describe(replace(Plan(), **known))
     extra = [plan["precision"], f"{plan['param_dtype']} trainables", plan["optimizer"], plan["attention"]]
-    extra += [word for word in ("liger", "packing") if plan[word]]
+    extra += [word for word in ("liger", "compile", "packing") if plan[word]]
     if plan["master_weights"]:
         extra.append("fp32 masters")
     if plan["loss"] != "stock":

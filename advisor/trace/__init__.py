@@ -60,7 +60,11 @@ def not_traced(model: ModelFacts, plan: Plan) -> list[str]:
         "packed routed experts": plan.quantize_experts,
         "a quantized base under --fsdp": plan.quantization != "none" and plan.fsdp,
         "Liger kernels": plan.liger,
-        "the chunked loss (stock and fused are)": plan.loss == "chunked",
+        "compiled layers under --fsdp": plan.compile and plan.fsdp,
+        "dropout on adapters of compiled layers": plan.compile and plan.lora_dropout > 0,
+        "compiled layers with routed experts in fp32": plan.compile
+        and model.moe is not None
+        and (plan.quantization != "none" or (plan.param_dtype == "fp32" and not plan.uses_adapter)),
         "the fused loss on capped logits": plan.loss == "fused" and capped,
     }
     return [text for text, holds in checks.items() if holds]

@@ -11,17 +11,9 @@ from typing import NamedTuple
 from advisor.errors import AdvisorError
 from advisor.estimate.memory import estimate_memory
 from tests.accuracy.published_filter import EXACT, Row, published_gib, shows, why_loose
-from tests.accuracy.published_request import Unsayable, explicit_of
+from tests.accuracy.published_request import Unsayable, explicit_of, software_beneath
 
 ROWS = Path(__file__).with_name("published.csv")
-
-OLD_BITSANDBYTES = (
-    "bitsandbytes 0.41 keeps the input of every quantized linear for backward (`ctx.tensors = (A, B)` in its "
-    "autograd/_functions.py) and four bytes of scale per block; today's keeps neither (0.50.2, :357)"
-)
-OLD_LIBRARY = dict.fromkeys(("273", "274", "277", "278"), OLD_BITSANDBYTES)
-"""Strict rows whose error was traced, after the comparison, to a library that works otherwise today. They stay in
-the table and in the first mean; the second leaves them out."""
 
 
 class Compared(NamedTuple):
@@ -61,7 +53,8 @@ def compared() -> tuple[tuple[Compared, ...], tuple[tuple[Row, str], ...]]:
         try:
             explicit = explicit_of(row)
             resolved = explicit.resolved
-            estimate = estimate_memory(resolved.model, explicit.plan, resolved.cluster)
+            software = software_beneath(row)
+            estimate = estimate_memory(resolved.model, explicit.plan, resolved.cluster, software=software)
         except (Unsayable, AdvisorError) as error:
             left.append((row, str(error)))
             continue

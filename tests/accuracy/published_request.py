@@ -11,6 +11,7 @@ from typing import Any
 from advisor.errors import AdvisorError
 from advisor.explicit import Explicit, explicit_plan
 from advisor.facts.models import linear_module_names, load_model
+from advisor.facts.software import Software, software_of
 from advisor.facts.types import ModelFacts
 from advisor.request import parse_request
 from advisor.rules import FrameworkRules, load_framework
@@ -34,7 +35,8 @@ PURE = ("bf16-true", "bf16 (no autocast", "bfloat16 + fp32 adapters")
 TARGETS = {
     "q,v": "q_proj,v_proj",
     "query+value": "q_proj,v_proj",
-    "q,v,o + mlp": "q_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
+    "q,k,v": "q_proj,k_proj,v_proj",
+    "q,k,v,o + mlp": "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
     "query+key+value+projection+mlp+head": "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj,lm_head",
     "c_attn,c_proj,w1,w2": "all-linear",
     "linear_qkv linear_proj": "attention",
@@ -54,6 +56,11 @@ OFFLOADS = {
     "experts->CPU": "experts",
 }  # fmt: skip
 QUANTIZATIONS = {"": "none", "bnb-8bit": "8bit", "nf4": "4bit", "bnb-4bit": "4bit", "gptq-int4": "4bit"}
+COMPILED = re.compile(r"\bcompile\b")
+"""In a row's notes, where it says what was switched on."""
+STACK = {"torchtune": "0.5.0", "torchtitan": "0.0.2"}
+"""Release whose habits hold; each row's own commit is one of it (version.txt)."""
+BITSANDBYTES = re.compile(r"\bbnb (\d+\.\d+\.\d+)")
 STAGES = {"pt": "cpt", "pretrain": "cpt", "sft": "sft", "dpo": "dpo", "kto": "kto", "rm": "rm"}
 
 
@@ -162,6 +169,7 @@ def _kernels(row: Row, megatron: bool) -> dict[str, Any]:
     else:
         found["loss"] = "fused" if loss in ("CCE", "megatron fused CE") else "stock"
     if not megatron:
+        found["compile"] = COMPILED.search(row["notes"]) is not None
         checkpointing = row["grad_ckpt"]
         if checkpointing.startswith("selective"):
             raise Unsayable("selective checkpointing of single operations")
@@ -201,6 +209,14 @@ def request_of(row: Row) -> dict[str, Any]:
         | _numbers(row, megatron)
         | _kernels(row, megatron)
     )
+
+
+def software_beneath(row: Row) -> Software:
+    """The habits of the libraries that the row's document names."""
+    named = {row["framework"]: STACK[row["framework"]]} if row["framework"] in STACK else {}
+    if release := BITSANDBYTES.search(row["notes"]):
+        named["bitsandbytes"] = release.group(1)
+    return software_of(named)
 
 
 @cache

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from statistics import mean, median
+from statistics import median
 
 import pytest
 
 from advisor.facts.memory_causes import memory_causes
 from tests.accuracy.published import (
-    OLD_LIBRARY,
     compared,
     known_length,
     mean_error,
@@ -33,12 +32,10 @@ ROW = {
 def test_the_strict_rows_within_what_is_claimed() -> None:
     rows = strict()
     report = "\n".join(lines())
-    today = [row for row in rows if row.row["id"] not in OLD_LIBRARY]
     assert len(rows) >= 17, report
-    assert mean_error(rows) <= 0.16, report
-    assert mean_error(today) <= 0.12, report
-    assert share_inside(today) >= 0.75, report
-    assert mean(row.half_width for row in rows) <= 0.20, report
+    assert mean_error(rows) <= 0.12, report
+    assert share_inside(rows) >= 0.9, report
+    assert max(row.half_width for row in rows) <= 0.20, report
 
 
 def test_rows_with_a_known_length_of_any_source() -> None:

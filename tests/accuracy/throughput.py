@@ -20,9 +20,9 @@ from typing import Any
 
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.time import StepTime, step_time
-from advisor.estimate.types import Software
 from advisor.facts.gpus import load_gpu
 from advisor.facts.models import load_model
+from advisor.facts.software import Software
 from advisor.facts.types import ClusterFacts, ModelFacts, Weight
 from advisor.plan import Plan
 from tests.estimate import samples

@@ -126,6 +126,7 @@ def axes() -> Axes:
         "optimizer",
         "attention",
         "liger",
+        "compile",
         "packing",
         "loss",
         "param_dtype",

@@ -93,7 +93,8 @@ def test_causes_are_those_of_the_plan() -> None:
 
     assert "sample-lengths" in names(lora())
     assert "sample-lengths" not in names(lora(packing=True))
-    assert "chunked-loss" in names(lora(loss="chunked"))
+    assert {"kernels", "compiled-kernels"} & names(lora()) == {"kernels"}
+    assert {"kernels", "compiled-kernels"} & names(lora(compile=True)) == {"compiled-kernels"}
     megatron = full(backend="megatron", gpus_per_node=8, expert_parallel=8, recompute="full")
     assert {"expert-imbalance", "megatron-allocator", "communicators"} <= names(megatron)
     assert "communicators" not in names(lora())

@@ -12,7 +12,7 @@ from advisor.estimate.rule_of_thumb import rule_of_thumb
 from advisor.estimate.speed import network_bytes
 from advisor.estimate.time import estimate_time, flops_per_token, seconds_per_step, step_time
 from advisor.estimate.traffic import gather_seconds
-from advisor.estimate.types import Software
+from advisor.facts.software import Software
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import Plan
 from tests.estimate import samples as m

@@ -49,6 +49,7 @@ BROKEN = [
         "planner.generations",
         "groups of 7",
     ),
+    (DENSE, {"compile": True}, "planner.compile", "transformers' modules"),
     (DENSE, {"rollout_tensor_parallel": 3}, "planner.rollout", "TP = 3"),
     (QWEN, {"rollout_tensor_parallel": 8, "rollout_data_parallel": 3}, "planner.rollout", "TP x DP = 24"),
     (

@@ -33,7 +33,7 @@ PLAN = Plan(tuning="full")
         ({"precision": "fp8"}, "precision fp8"),
         ({"quantization": "8bit", "tuning": "qlora"}, "8-bit quantization"),
         ({"liger": True}, "Liger kernels"),
-        ({"loss": "chunked"}, "the chunked loss"),
+        ({"compile": True, "lora_dropout": 0.05}, "dropout on adapters of compiled layers"),
     ],
 )
 def test_what_no_trace_shows_is_named(change: dict[str, object], said: str) -> None:

@@ -27,6 +27,7 @@ from advisor.frameworks.shared import (
     GROUP_LOSSES,
     adapter_rows,
     batch_rows,
+    compile_row,
     engine_row,
     engine_width_row,
     generation_rows,
@@ -265,6 +266,7 @@ KERNEL_ROWS = (
         codec=mapped({"flash": "flash_attention_2", "sdpa": "sdpa", "eager": "eager"}),
         group=KERNELS,
     ),
+    compile_row(KERNELS),
     Derived("plugins", plugins, "without it the keys of a plugin are dropped", group=KERNELS),
     Choice(
         ("liger", "loss"),

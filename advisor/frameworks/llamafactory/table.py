@@ -11,6 +11,7 @@ from advisor.facts.lora import linear_module_names
 from advisor.frameworks.shared import (
     adapter_rows,
     batch_rows,
+    compile_row,
     mesh_rows,
     save_rows,
     schedule_rows,
@@ -257,6 +258,7 @@ TRAIN_ROWS = (
         codec=mapped({"flash": "fa2", "sdpa": "sdpa", "eager": "disabled"}),
         group=KERNELS,
     ),
+    compile_row(KERNELS),
     Key("liger", "enable_liger_kernel", "fused norms, RoPE, MLP and loss", absent=False, group=KERNELS),
     Choice(
         ("gradient_checkpointing",),

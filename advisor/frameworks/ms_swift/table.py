@@ -34,6 +34,7 @@ from advisor.frameworks.ms_swift.values import (
 from advisor.frameworks.shared import (
     adapter_rows,
     batch_rows,
+    compile_row,
     optimizer_row,
     renamed,
     schedule_rows,
@@ -338,6 +339,7 @@ HF_ROWS: tuple[Row, ...] = (
         when=hf,
         group=KERNELS,
     ),
+    compile_row(KERNELS),
     Key("liger", "use_liger_kernel", "Liger's fused kernels", when=hf, absent=False, group=KERNELS),
     Choice(("zero_stage", "fsdp", "offload", "gradient_checkpointing"), _shardings(), when=hf, group=SPREAD),
     *(

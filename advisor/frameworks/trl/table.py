@@ -9,6 +9,7 @@ from advisor.frameworks.shared import (
     TRL_LOSSES,
     adapter_rows,
     batch_rows,
+    compile_row,
     engine_row,
     engine_width_row,
     generation_rows,
@@ -255,6 +256,7 @@ KERNEL_ROWS: tuple[Row, ...] = (
         codec=mapped({"flash": "kernels-community/flash-attn2", "sdpa": "sdpa", "eager": "eager"}),
         group=KERNELS,
     ),
+    compile_row(KERNELS),
     Choice(
         ("liger",),
         (

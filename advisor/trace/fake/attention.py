@@ -15,11 +15,18 @@ FLASH, SDPA = "advisor_fa2", "advisor_sdpa"
 """Names without `flash`, which transformers would look up as a hub kernel."""
 
 
+def backward_temporaries(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
+    """What the backward holds beside its results: an fp32 accumulator of the query's gradient and, where heads share
+    keys, the keys' and values' gradients of every query head before they are summed (flash_api.cpp mha_bwd: dq_accum,
+    dk_expanded, dv_expanded)."""
+    shared = (key, value) if query.shape[1] != key.shape[1] else ()
+    wide = [tensor.new_empty(*query.shape[:3], tensor.shape[-1]) for tensor in shared]
+    return [torch.empty_like(query, dtype=torch.float32), *wide]
+
+
 class _Fused(torch.autograd.Function):
-    """FlashAttention-2's tensors: saved are query, key, value, output and the fp32 log-sum-exp of each row;
-    the backward holds an fp32 accumulator of the query's gradient and, where heads share keys, the keys' and
-    values' gradients of every query head before they are summed (flash_api.cpp mha_bwd: dq_accum,
-    dk_expanded, dv_expanded). torch's sdpa runs the same kernel for equal head sizes."""
+    """FlashAttention-2's tensors: saved are query, key, value, output and the fp32 log-sum-exp of each row. torch's
+    sdpa runs the same kernel for equal head sizes."""
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -32,15 +39,10 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, ...]:
         query, key, value, _, sums = ctx.saved_tensors
-        accumulator = torch.empty_like(query, dtype=torch.float32)
         row_sums = torch.empty_like(sums)
-        wide = query.shape[1] != key.shape[1]
+        temporaries = backward_temporaries(query, key, value)
         grads = [torch.empty_like(t) for t in (query, key, value)]
-        if wide:
-            rows = (*query.shape[:3],)
-            expanded = [t.new_empty(*rows, t.shape[-1]) for t in (key, value)]
-            del expanded
-        del accumulator, row_sums, grad
+        del temporaries, row_sums, grad
         return tuple(grads)
 
 

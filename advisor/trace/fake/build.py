@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -13,7 +14,7 @@ from torch import nn
 from advisor.facts.lora import expert_parameter_names, linear_module_names
 from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
-from advisor.trace.fake import attention, loss, quantized
+from advisor.trace.fake import attention, compiled, loss, quantized
 
 ATTENTION = {"flash": attention.FLASH, "sdpa": attention.SDPA, "eager": "eager"}
 
@@ -22,6 +23,7 @@ def build(facts: ModelFacts, plan: Plan) -> nn.Module:
     """The model in training mode: weights in the plan's dtype, adapters, checkpointing, the loss. Call it in
     fake mode under the fake device."""
     model = _model(facts, plan)
+    context = partial(autocast, plan)
     if plan.quantization == "4bit":
         quantized.quantize(model)
         if plan.fp32_leftovers and plan.param_dtype == "fp32" and plan.precision == "bf16":
@@ -30,12 +32,26 @@ def build(facts: ModelFacts, plan: Plan) -> nn.Module:
         _freeze(model, plan.freeze_trainable_layers)
     if plan.loss == "fused":
         loss.fuse_loss(model)
+    elif plan.loss == "chunked":
+        compiled.chunk_loss(model, plan.micro_batch_size, plan.seq_len, context)
+    elif plan.compile:
+        compiled.compile_loss(model, plan.micro_batch_size * plan.seq_len, context)
     if plan.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if plan.tuning != "full":
             model.enable_input_require_grads()
     trained = _adapters(model, facts, plan) if plan.uses_adapter else model
+    if plan.compile:
+        compiled.compile_layers(
+            trained, decoder_layers(trained), plan.micro_batch_size, plan.seq_len, context
+        )
     return trained.train()
+
+
+def autocast(plan: Plan) -> Any:
+    """The context that a step runs in."""
+    enabled = plan.precision == "bf16" and not (plan.fsdp and plan.tuning == "full")
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=enabled)
 
 
 def _model(facts: ModelFacts, plan: Plan) -> nn.Module:

@@ -18,7 +18,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
 from advisor.trace.fake import attention, device
-from advisor.trace.fake.build import any_grouped_product, build, shard
+from advisor.trace.fake.build import any_grouped_product, autocast, build, shard
 from advisor.trace.types import Snapshot
 
 WEIGHTS = ("Parameter", "Buffer", "Sharded Param")
@@ -180,10 +180,9 @@ def _fill_states(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter]) 
 def _step(run: _Run, plan: Plan) -> None:
     """Micro batches, clipping and the optimizer's step; two micro batches stand for any accumulation."""
     tokens = torch.zeros(plan.micro_batch_size, plan.seq_len, dtype=torch.long, device="cuda")
-    autocast = plan.precision == "bf16" and not (plan.fsdp and plan.tuning == "full")
     for _ in range(min(plan.gradient_accumulation_steps, 2)):
         run.tracker.moment = "forward"
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
+        with autocast(plan):
             loss = run.model(input_ids=tokens, labels=tokens, use_cache=False).loss
         loss.backward()
         del loss
