@@ -169,7 +169,8 @@ class Searcher(Filler):
                 elif closest is None or candidate.memory.excess < closest.memory.excess:
                     closest = candidate
         if open_cell and not fitting and closest is None:
-            refusals.update(dict.fromkeys(self._no_layout(rules, skeleton)))
+            # Why the open way to train has no layout says more than that the other way is closed.
+            refusals = {**dict.fromkeys(self._no_layout(rules, skeleton)), **refusals}
         if bar.known:
             fitting.append(bar.known)
         return fitting, [] if open_cell and (fitting or closest) else list(refusals), closest
