@@ -29,6 +29,7 @@ RECOMPUTES = ("none", "selective", "full")
 ATTENTIONS = ("flash", "sdpa", "eager")
 LOSSES = ("stock", "chunked", "fused")
 ROLLOUT_ENGINES = ("none", "hf", "vllm")
+ROLLOUT_PLACEMENTS = ("colocated", "separate", "separate-async")
 LORA_TARGET_WORDS = ("all-linear", "attention", "experts")
 
 
@@ -155,6 +156,14 @@ class Plan:
     """Online RL: responses sampled per prompt (group size)."""
     rollout_engine: str = "none"
     """Who generates: `none` (no generation), `hf` (the trainer's own model), `vllm`."""
+    rollout_placement: str = "colocated"
+    """Where the engine runs: `colocated` on the GPUs that train, `separate` on GPUs of its own while the policy waits,
+    `separate-async` on GPUs of its own while the policy trains on the answers of the step before."""
+    rollout_gpus: int = 0
+    """GPUs that only generate, on each machine that has some; they come on top of `gpus_per_node`, which train. 0 when
+    `rollout_placement` is colocated, or where a configuration does not tell."""
+    rollout_nodes: int = 0
+    """Machines that only generate, beside the `nodes` that train. 0: GPUs of the machine that trains generate."""
     rollout_tensor_parallel: int = 1
     """Tensor parallel degree of the rollout engine."""
     rollout_data_parallel: int = 1
@@ -171,8 +180,33 @@ class Plan:
 
     @property
     def world_size(self) -> int:
-        """Number of GPUs."""
+        """Number of GPUs that train."""
         return self.nodes * self.gpus_per_node
+
+    @property
+    def generates_apart(self) -> bool:
+        """Whether the engine has GPUs of its own."""
+        return self.rollout_placement != "colocated"
+
+    @property
+    def generating_gpus(self) -> int:
+        """Number of GPUs that generate: those of a pool, or the ones that train."""
+        return self.rollout_gpus * max(self.rollout_nodes, 1) or self.world_size
+
+    @property
+    def all_gpus(self) -> int:
+        """Number of GPUs, training or generating."""
+        return self.world_size + (self.generating_gpus if self.rollout_gpus else 0)
+
+    @property
+    def machines(self) -> int:
+        """Machines, training or generating."""
+        return self.nodes + self.rollout_nodes
+
+    @property
+    def gpus_per_machine(self) -> int:
+        """GPUs used on a machine that trains."""
+        return self.gpus_per_node + (0 if self.rollout_nodes else self.rollout_gpus)
 
     @property
     def data_parallel(self) -> int:
@@ -232,6 +266,9 @@ _GENERATION_FIELDS = ("prompt_len", "response_len")
 _ROLLOUT_FIELDS = (
     "generations",
     "rollout_engine",
+    "rollout_placement",
+    "rollout_gpus",
+    "rollout_nodes",
     "rollout_tensor_parallel",
     "rollout_data_parallel",
     "rollout_expert_parallel",
@@ -265,6 +302,10 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
         reset += _ROLLOUT_FIELDS
     if plan.rollout_engine != "vllm":
         reset += _ROLLOUT_FIELDS[2:]
+    if plan.rollout_placement == "colocated":
+        reset += ("rollout_gpus", "rollout_nodes")
+    else:
+        reset += ("rollout_sleep", "rollout_offload")
     if not megatron and plan.zero_stage == 3 and plan.offload in ("all", "nvme"):
         reset.append(
             "rollout_offload"

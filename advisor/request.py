@@ -81,6 +81,9 @@ class Request(BaseModel):
     prompt_len: int | None = _ask("rl", "Longest prompt, tokens", ge=1)
     response_len: int | None = _ask("rl", "Longest generated answer, tokens", ge=1)
     generations: int | None = _ask("rl", "Answers sampled per prompt", ge=2, le=1024)
+    rollout_gpus: int | None = _ask(
+        "rl", "GPUs that only generate; the others train (default: all do both)", ge=1
+    )
     reward: str | None = _ask("rl", "FILE.py:function that scores an answer")
     reward_model: str | None = _ask("rl", "Hub id or folder of a reward model")
     teacher: str | None = _ask("rl", "Hub id or folder of the teacher")

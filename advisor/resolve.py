@@ -76,6 +76,7 @@ def resolve(request: Request) -> Resolved:
     datasets = tuple(inspect(path, request.data_format) for path in request.data or ())
     _method(filling, datasets)
     cluster = _cluster(filling)
+    _pool(request.rollout_gpus, filling["method"], cluster)
     _lengths(filling, model, datasets)
     _training(filling, cluster, datasets)
     _preferences(filling)
@@ -120,6 +121,24 @@ USUAL_METHODS = ("sft", "dpo", "grpo")
 def usual_method(served: tuple[str, ...]) -> str:
     """The method to take when the data alone decides."""
     return next((method for method in USUAL_METHODS if method in served), served[0])
+
+
+def _pool(wanted: int | None, method: str, cluster: ClusterFacts) -> None:
+    """GPUs that only generate are part of one machine, or whole machines. Raises InputError."""
+    if not wanted:
+        return
+    if method not in ONLINE_RL:
+        raise InputError("rollout_gpus", f"{method} generates nothing; leave it out")
+    if wanted >= cluster.world_size:
+        raise InputError(
+            "rollout_gpus", f"{wanted} of {cluster.world_size} GPUs leave none to train; give fewer"
+        )
+    if cluster.nodes > 1 and wanted % cluster.gpus_per_node:
+        raise InputError(
+            "rollout_gpus",
+            f"{wanted} is not whole machines of {cluster.gpus_per_node} GPUs; with several machines give a "
+            f"multiple of {cluster.gpus_per_node}",
+        )
 
 
 def _cluster(filling: _Filling) -> ClusterFacts:

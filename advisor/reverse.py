@@ -91,7 +91,10 @@ class _Ladder:
         return known
 
     def _best(self, changes: Mapping[str, Any]) -> Ranked | None:
-        resolved = resolve(self.changed(changes))
+        try:
+            resolved = resolve(self.changed(changes))
+        except InputError:  # GPUs set aside to generate do not divide every cluster
+            return None
         ranking, _ = search_all(resolved, self.policy, Searcher(resolved))
         return ranking[0] if ranking else None
 

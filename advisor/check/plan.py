@@ -230,6 +230,11 @@ def _scarce(memory: MemoryEstimate) -> str:
         return (
             f"; and {memory.host_gib:.0f} GiB of host memory a node, {memory.host_capacity_gib:.0f} are there"
         )
+    if memory.pool_gib > memory.pool_capacity_gib:
+        return (
+            f"; and {memory.pool_gib:.1f} GiB on each GPU that generates, of which the engine may take "
+            f"{memory.pool_capacity_gib:.1f}"
+        )
     return f"; and {memory.nvme_gib:.0f} GiB of disk a node, {memory.nvme_capacity_gib:.0f} are there"
 
 

@@ -194,7 +194,16 @@ def _memory() -> JsonSchema:
     cause: dict[str, JsonSchema] = dict.fromkeys(("name", "what", "source"), TEXT)
     cause |= dict.fromkeys(("likely_gib", "low_gib", "high_gib"), NUMBER)
     cause["tag"] = {"enum": ["measured", "derived", "assumed"]}
-    return _object(keys, {"stages": _array(stage), "notes": TEXTS, "causes": _array(_object(cause))})
+    pool = _object(dict.fromkeys(("needed", "capacity"), NUMBER))
+    return _object(
+        keys,
+        {
+            "generating_gpu_gib": pool,
+            "stages": _array(stage),
+            "notes": TEXTS,
+            "causes": _array(_object(cause)),
+        },
+    )
 
 
 def _trace() -> JsonSchema:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.rollout import GIB, cache_bytes_per_token, engine_weights
-from advisor.estimate.speed import DEFAULT_BANDWIDTH_GB_S, GIGA, Rates
+from advisor.estimate.speed import DEFAULT_BANDWIDTH_GB_S, GIGA, Rates, network_bytes
 from advisor.estimate.states import sharding_stage
 from advisor.facts.software import Software
 from advisor.facts.types import ClusterFacts
@@ -31,7 +31,7 @@ def generation_seconds(
         return 0.0
     c, vllm = r.constants, plan.rollout_engine == "vllm"
     ranks = max(plan.rollout_tensor_parallel, 1) if vllm else 1
-    rows = max(plan.global_batch_size / max(plan.world_size // ranks, 1), 1.0)
+    rows = max(plan.global_batch_size / max(plan.generating_gpus // ranks, 1), 1.0)
     share = c.decode_share if vllm else c.decode_share_hf
     bandwidth = (cluster.gpu.bandwidth_gb_s or DEFAULT_BANDWIDTH_GB_S) * GIGA * share
     # Each key-value head lives on at least one rank: more ranks than heads hold copies.
@@ -85,12 +85,16 @@ def _rows_at_once(
     return max(1.0, min(software.engine_rows or most, fits))
 
 
-def sync_seconds(sums: ModelSums, plan: Plan, r: Rates) -> float:
-    """The trained weights brought to the engine once per step, in 16 bit; and, where the training state rests in
-    host memory meanwhile, its way there and back."""
+def sync_seconds(sums: ModelSums, plan: Plan, cluster: ClusterFacts, r: Rates) -> float:
+    """The trained weights brought to the engine once per step, in 16 bit, to machines of its own over one port of the
+    network (one rank sends to all engines); and, where the training state rests in host memory meanwhile, its way
+    there and back."""
     if plan.rollout_engine != "vllm":
         return 0.0
-    seconds = 2.0 * sums.total / (r.constants.sync_gb_s * GIGA)
+    rate = r.constants.sync_gb_s * GIGA
+    if plan.rollout_nodes:
+        rate = min(rate, network_bytes(cluster))
+    seconds = 2.0 * sums.total / rate
     if plan.rollout_offload:
         owned = sum(trainable_parameters(sums, plan)) * plan.fsdp_replicas / plan.world_size
         seconds += 2.0 * STATE_BYTES * owned / (r.constants.pcie_gb_s * GIGA)

@@ -9,7 +9,7 @@ from advisor.estimate.host import checkpoint_bytes, host_and_disk
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.moments import Alive, moments
 from advisor.estimate.phases import other_moments
-from advisor.estimate.rollout import GIB, extras
+from advisor.estimate.rollout import GIB, extras, pool_gib
 from advisor.estimate.spread import Margins, Range, margins, shares, spread
 from advisor.estimate.stage import Setting, StageParts, make_setting, stage_layers, stage_parts
 from advisor.estimate.states import sharding_stage
@@ -66,7 +66,8 @@ def estimate_memory(
     cluster and teacher keeps what those share that differ only in how they generate. `software`: where libraries work
     otherwise than today's.
     """
-    if trained is None or (plan.rollout_engine == "vllm" and not plan.rollout_sleep):
+    beside = plan.rollout_engine == "vllm" and not plan.rollout_sleep and not plan.generates_apart
+    if trained is None or beside:
         training = _training(model, plan, cluster, teacher, all_stages, software)
     else:
         training = _shared(model, plan, cluster, teacher, trained)
@@ -208,6 +209,8 @@ def _finish(
         nvme_gib=disk,
         nvme_capacity_gib=cluster.nvme_gib,
         checkpoint_gib=checkpoint,
+        pool_gib=pool_gib(s.sums, s.plan),
+        pool_capacity_gib=s.plan.rollout_memory_fraction * cluster.gpu_memory_gib,
         stages=stages,
         notes=_notes(s, teacher),
         causes=shares(m, stage.alive, stage.most_buffers) if every else (),
@@ -243,6 +246,10 @@ def _notes(s: Setting, teacher: ModelFacts | None) -> tuple[str, ...]:
         )
     if s.states.paged and sharding_stage(plan) == 0:
         notes.append("Paged optimizer states are counted in host memory; they visit the GPU at each step.")
+    if plan.generates_apart and not plan.rollout_gpus:
+        notes.append(
+            "The GPUs that generate are not counted: the configuration does not say how many there are."
+        )
     if plan.method == "ppo" and not plan.uses_adapter:
         notes.append("A critic of the policy's size trains beside it.")
     return tuple(notes)

@@ -52,7 +52,7 @@ def between_steps(s: Setting, p: StageParts) -> tuple[float, float, float]:
 def other_moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
     """The moments outside a training step, in the order in which they come."""
     held = between_steps(s, p)
-    found = _rollout(s, p, extra, held) if extra.rollout_moment else []
+    found = _rollout(s, p, extra, held) if extra.rollout_moment or s.plan.generates_apart else []
     return [*found, _save(s, p, extra, held)]
 
 
@@ -66,7 +66,11 @@ def _rollout(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float,
         "rollout", weights, gradients, optimizer, 0.0, 0.0, 0.0 if away else extra.reference,
         extra.rollout_moment, extra.rollout_buffers,
     )  # fmt: skip
-    found = [generating, _log_probs(s, p, extra, held)]
+    found = (
+        [_log_probs(s, p, extra, held)]
+        if s.plan.generates_apart
+        else [generating, _log_probs(s, p, extra, held)]
+    )
     if s.plan.rollout_engine == "vllm":
         found.append(_weight_sync(s, extra, held))
     return found

@@ -59,6 +59,15 @@ def cache_bytes_per_token(sums: ModelSums) -> float:
     return 2.0 * width * sums.layers
 
 
+LEAST_CACHE = 1.25
+"""What an engine needs over its weights: a quarter for the cache (verl docs perf/best_practices)."""
+
+
+def pool_gib(sums: ModelSums, plan: Plan) -> float:
+    """What a GPU that only generates must hold: the engine's weights and the least cache."""
+    return LEAST_CACHE * engine_weights(sums, plan) / GIB if plan.rollout_gpus else 0.0
+
+
 def extras(
     s: Setting, p: StageParts, teacher: ModelFacts | None, capacity_gib: float, sleeps: bool
 ) -> Extras:
@@ -77,6 +86,8 @@ def extras(
             cut = s.shards.weight * plan.tensor_parallel * plan.pipeline_parallel
             out.reference += 0.0 if s.weights_away else 2.0 * model_sums(teacher).total / cut
     if plan.rollout_engine == "vllm":
+        if plan.generates_apart:
+            return out  # the engine has GPUs of its own
         share = plan.rollout_memory_fraction * capacity_gib * GIB
         out.rollout_moment = share
         out.rollout_always = 0.0 if sleeps else share

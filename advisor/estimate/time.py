@@ -115,8 +115,15 @@ def step_time(
     a pipeline adds (stages - 1) / virtual stages micro batches of bubble. A full critic trains as its policy does.
     """
     step = _training_time(sums, plan, cluster, tokens, tflops, software, length)
-    step.rollout, step.sync = _between_steps(sums, plan, cluster, tokens, tflops, software)
+    rollout, step.sync = _between_steps(sums, plan, cluster, tokens, tflops, software)
+    step.rollout = _shown(plan, rollout, step.total - step.sync)
     return step
+
+
+def _shown(plan: Plan, rollout: float, training: float) -> float:
+    """Seconds of generation that add to a step: all, but what lies beside the training on the answers of the step
+    before."""
+    return max(rollout - training, 0.0) if plan.rollout_placement == "separate-async" else rollout
 
 
 def _between_steps(
@@ -127,7 +134,9 @@ def _between_steps(
         return 0.0, 0.0
     r = rates(cluster, plan, software, tflops)
     response = max(tokens - plan.prompt_len / 2, 1.0)
-    return generation_seconds(sums, plan, cluster, r, software, response), sync_seconds(sums, plan, r)
+    return generation_seconds(sums, plan, cluster, r, software, response), sync_seconds(
+        sums, plan, cluster, r
+    )
 
 
 def _training_time(
@@ -199,9 +208,8 @@ def seconds_per_step(
     seconds = training_seconds(model, plan, cluster, trained, mean_tokens)
     if seconds is None:
         return None
-    for part in between_seconds(model, plan, cluster, mean_tokens):
-        seconds += part
-    return seconds
+    rollout, sync = between_seconds(model, plan, cluster, mean_tokens)
+    return seconds + _shown(plan, rollout, seconds) + sync
 
 
 def training_seconds(
@@ -289,7 +297,7 @@ def estimate_time(
     per_step = plan.global_batch_size * (plan.seq_len / mean if plan.packing and not plan.online else 1.0)
     steps = max(wanted / per_step, 1.0)
     hours = steps * step.total / 3600
-    gpu_hours = hours * plan.world_size
+    gpu_hours = hours * plan.all_gpus
     price = cluster.gpu.usd_per_gpu_hour
     reason = "" if price is not None else "no price is known for this card"
     if mean_tokens is None and not plan.online:

@@ -69,6 +69,10 @@ class MemoryEstimate:
     nvme_capacity_gib: float = 0.0
     checkpoint_gib: float = 0.0
     """One saved checkpoint on disk: what trains and its optimizer states."""
+    pool_gib: float = 0.0
+    """On each GPU that only generates: the engine's weights and the least cache; 0: there is none."""
+    pool_capacity_gib: float = 0.0
+    """What the engine may take of such a GPU."""
     stages: tuple[dict[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     causes: tuple[CauseShare, ...] = ()
@@ -115,10 +119,12 @@ class MemoryEstimate:
 
     @property
     def excess(self) -> float:
-        """The scarcest of GPU, host and disk memory: needed over there; above 1 it does not fit."""
+        """The scarcest of memory on the GPUs that train or generate, on the host and on disk: needed over there; above 1
+        it does not fit."""
         host = self.host_gib / self.host_capacity_gib if self.host_gib else 0.0
         disk = self.nvme_gib / max(self.nvme_capacity_gib, 1e-9) if self.nvme_gib else 0.0
-        return max(self.total / self.capacity_gib, host, disk)
+        pool = self.pool_gib / max(self.pool_capacity_gib, 1e-9) if self.pool_gib else 0.0
+        return max(self.total / self.capacity_gib, host, disk, pool)
 
     def as_dict(self) -> dict[str, Any]:
         """The contract's `memory` object; GiB rounded to 0.01 so that output is stable to read."""
@@ -139,6 +145,11 @@ class MemoryEstimate:
             "capacity_gib": round(self.capacity_gib, 2),
             "fits": self.fits,
         }
+        if self.pool_gib:
+            result["generating_gpu_gib"] = {
+                "needed": round(self.pool_gib, 2),
+                "capacity": round(self.pool_capacity_gib, 2),
+            }
         if self.stages:
             result["stages"] = [{k: round(v, 2) for k, v in stage.items()} for stage in self.stages]
         if self.causes:

@@ -14,6 +14,9 @@ from advisor.frameworks.sources import Reading
 from advisor.frameworks.table import Job, Rendered, Table
 from advisor.plan import Plan
 
+SERVER_FILE = "launch/rollout.sh"
+"""Starts the engine of a plan whose rollouts come from a server."""
+
 
 @dataclass(frozen=True, slots=True)
 class Emitted:

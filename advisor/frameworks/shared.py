@@ -215,16 +215,52 @@ def generation_rows(group: str, answers: When, prefix: str = "") -> tuple[Row, .
     )  # fmt: skip
 
 
-def engine_row(group: str, colocated: str, prefix: str = "") -> Row:
-    """What generates, as TRL's trainers take it; `colocated` says what the vLLM engine shares."""
+def colocated(plan: Plan) -> bool:
+    return on_vllm(plan) and plan.rollout_placement == "colocated"
+
+
+def on_server(plan: Plan) -> bool:
+    return on_vllm(plan) and plan.rollout_placement == "separate"
+
+
+def engine_row(group: str, shares: str, prefix: str = "") -> Row:
+    """What generates, as TRL's trainers take it; `shares` says what the vLLM engine shares."""
     return Choice(
         ("rollout_engine",),
         (
             Case(("none",), {f"{prefix}use_vllm": ABSENT}),
             Case(("hf",), {f"{prefix}use_vllm": False}, "transformers generates the answers"),
-            Case(("vllm",), {f"{prefix}use_vllm": True, f"{prefix}vllm_mode": "colocate"}, colocated),
+            Case(("vllm",), {f"{prefix}use_vllm": True, f"{prefix}vllm_mode": "colocate"}, shares),
         ),
         group=group,
+    )
+
+
+def server_row(group: str, shares: str, when: When = always) -> Choice:
+    """`engine_row` for a framework whose vLLM may also be a server on GPUs of its own."""
+    server = {"use_vllm": True, "vllm_mode": "server"}
+    return Choice(
+        ("rollout_engine", "rollout_placement"),
+        (
+            Case(("none", "colocated"), {"use_vllm": ABSENT}),
+            Case(("hf", "colocated"), {"use_vllm": False}, "transformers generates the answers"),
+            Case(("vllm", "colocated"), {"use_vllm": True, "vllm_mode": "colocate"}, shares),
+            Case(("vllm", "separate"), server, "vLLM has GPUs of its own: launch/rollout.sh starts it"),
+        ),
+        when=when,
+        group=group,
+    )
+
+
+SERVER_PORT, SERVER_PATIENCE = 8000, 3600.0
+"""Port of the server, as both sides have it by default; seconds that the trainer waits while it loads the model."""
+
+
+def pool_rows() -> tuple[Row, ...]:
+    """What the server's command line says, not the trainer's configuration."""
+    return tuple(
+        Key(name, name, "", REPO, when=on_server)
+        for name in ("rollout_gpus", "rollout_nodes", "rollout_tensor_parallel", "rollout_memory_fraction")
     )
 
 
@@ -234,7 +270,7 @@ def sleep_row(group: str, prefix: str = "") -> Row:
         "rollout_sleep",
         f"{prefix}vllm_enable_sleep_mode",
         "vLLM gives its memory back while the policy trains",
-        when=on_vllm,
+        when=colocated,
         absent=False,
         group=group,
     )
@@ -247,7 +283,7 @@ def share_row(group: str, key: str, document: str = "train") -> Row:
         key,
         "share of each GPU that vLLM may take",
         document,
-        when=on_vllm,
+        when=colocated,
         absent=0.0,
         group=group,
     )
@@ -256,7 +292,12 @@ def share_row(group: str, key: str, document: str = "train") -> Row:
 def engine_width_row(group: str, key: str) -> Row:
     """GPUs of one vLLM engine."""
     return Key(
-        "rollout_tensor_parallel", key, "GPUs that share one vLLM engine", when=on_vllm, absent=1, group=group
+        "rollout_tensor_parallel",
+        key,
+        "GPUs that share one vLLM engine",
+        when=colocated,
+        absent=1,
+        group=group,
     )
 
 

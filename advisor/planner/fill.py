@@ -24,7 +24,8 @@ PLANNED = frozenset(
     fsdp_replicas offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
     pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel
     gradient_checkpointing recompute attention liger prompt_len response_len generations
-    rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel
+    rollout_engine rollout_placement rollout_gpus rollout_nodes rollout_tensor_parallel rollout_data_parallel
+    rollout_expert_parallel
     rollout_memory_fraction rollout_offload optimizer""".split()
 )
 """Fields the search decides; a framework's habits decide the rest."""
@@ -220,6 +221,8 @@ class Unfilled:
     def could_pass(self, layout: Plan, bar: Candidate) -> bool:
         """Whether anything that fits on the layout, generating as `layout` does, could come before `bar`: of all that
         holds a training step while no engine takes memory, the fastest training, plus generation and weight sync."""
+        if layout.rollout_placement == "separate-async":
+            return True  # how much of the generation shows depends on the training beside it
         limit = slowest(layout, coarse(bar.plan, bar.seconds))
         between: dict[int, float] = {}
         most: Sequence[int] | None = None

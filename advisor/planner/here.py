@@ -168,11 +168,17 @@ def _engine_weights(p: Plan, r: Resolved) -> float:
     return engine_weights(model_sums(r.model), p) / 2**30
 
 
+def _placement(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
+    if p.rollout_placement == "colocated":
+        return "the GPUs that train generate too"
+    where = f"{p.rollout_nodes} machines of their own" if p.rollout_nodes else "the same machine"
+    waits = "trains on the answers of the step before" if p.rollout_placement == "separate-async" else "waits"
+    return f"{p.generating_gpus} GPUs on {where} only generate, {p.world_size} train; meanwhile the policy {waits}"
+
+
 def _rollout_ranks(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     size = p.rollout_tensor_parallel * p.rollout_data_parallel
-    return (
-        f"{p.world_size // size} engines of {size} GPUs, {_engine_weights(p, r):.1f} GiB of weights on each"
-    )
+    return f"{p.generating_gpus // size} engines of {size} GPUs, {_engine_weights(p, r):.1f} GiB of weights on each"
 
 
 def _rollout_experts(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
@@ -314,6 +320,9 @@ FACTS: Mapping[str, Fact] = {
         f"{p.prompt_len} + {p.response_len} = {p.seq_len} tokens a sequence", GENERATES),
     "generations": _groups,
     "rollout_engine": _rollout,
+    "rollout_placement": _only_if(_has_engine, _placement, NO_ENGINE),
+    "rollout_gpus": _only_if(_has_engine, _placement, NO_ENGINE),
+    "rollout_nodes": _only_if(_has_engine, _placement, NO_ENGINE),
     "rollout_tensor_parallel": _only_if(_has_engine, _rollout_ranks, NO_ENGINE),
     "rollout_data_parallel": _only_if(_has_engine, _rollout_ranks, NO_ENGINE),
     "rollout_expert_parallel": _only_if(_has_engine, _rollout_experts, NO_ENGINE),

@@ -140,11 +140,20 @@ def _compiled(plan: Plan, model: ModelFacts) -> str:
 
 
 def _rollout(plan: Plan, model: ModelFacts) -> str:
-    tp, dp = plan.rollout_tensor_parallel, plan.rollout_data_parallel
-    if plan.world_size % (tp * dp):
+    tp, dp, gpus = plan.rollout_tensor_parallel, plan.rollout_data_parallel, plan.generating_gpus
+    if gpus % (tp * dp):
         engine = f"TP = {tp}" if dp == 1 else f"TP x DP = {tp * dp}"
-        return f"{plan.world_size} GPUs do not split into rollout engines of {engine}"
+        return f"{gpus} GPUs do not split into rollout engines of {engine}"
     return f"{model.heads} attention heads do not split over rollout TP = {tp}" if model.heads % tp else ""
+
+
+def _pool(plan: Plan, model: ModelFacts) -> str:
+    if plan.nodes > 1 and plan.rollout_gpus and not plan.rollout_nodes:
+        return (
+            f"{plan.rollout_gpus} GPUs to generate on the machine that trains, but {plan.nodes} machines train; "
+            "give whole machines"
+        )
+    return ""
 
 
 def _rollout_experts(plan: Plan, model: ModelFacts) -> str:
@@ -204,6 +213,10 @@ TABLE = (
     Legality(
         "planner.rollout", "rollout_tensor_parallel", _rollout,
         "verl==0.9.1:verl/workers/engine_workers.py:659",
+    ),
+    Legality(
+        "planner.rollout-pool", "rollout_gpus", _pool,
+        "verl==0.9.1:verl/trainer/ppo/v1/trainer_separate_async.py:64",
     ),
     Legality(
         "planner.rollout-experts", "rollout_expert_parallel", _rollout_experts,

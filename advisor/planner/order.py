@@ -83,5 +83,7 @@ def describe(plan: Plan) -> str:
         parts.append(f"{plan.offload} offload")
     if plan.gradient_checkpointing:
         parts.append("recompute" if plan.recompute == "none" else f"{plan.recompute} recompute")
+    if plan.rollout_gpus:
+        parts.append(f"{plan.generating_gpus} of {plan.all_gpus} GPUs generate")
     parts.append(f"{plan.micro_batch_size} x {plan.seq_len}")
     return ", ".join(parts)

@@ -179,9 +179,19 @@ class Searcher(Filler):
         pin = skeleton.pins.get("backend")
         for backend in (pin,) if pin else ("hf", "megatron"):
             plan = replace(skeleton.plan, backend=backend)
+            if plan.rollout_gpus:
+                plan = self._placed(rules, plan)
             if backend == "megatron":
                 plan = self._for_megatron(plan)
             yield plan
+
+    def _placed(self, rules: FrameworkRules, plan: Plan) -> Plan:
+        """GPUs that only generate, in the way that the framework has, if it has one."""
+        allowed = allowed_values(rules, "rollout_placement", plan.as_dict()) or (plan.rollout_placement,)
+        ways = [placement for placement in allowed if placement != "colocated"]
+        return (
+            plan if plan.rollout_placement in ways or not ways else replace(plan, rollout_placement=ways[0])
+        )
 
     def _for_megatron(self, plan: Plan) -> Plan:
         """Megatron's own linears include the routed experts: on an MoE "all linear" is `experts` there."""
@@ -343,7 +353,12 @@ LAYOUT_FIELDS = frozenset(
 def _too_big(closest: Candidate) -> Reason:
     memory, plan = closest.memory, closest.plan
     lead = f"the plan that comes closest ({describe(plan)}) needs"
-    if memory.total > memory.capacity_gib:
+    if memory.pool_gib > memory.pool_capacity_gib:
+        text = (
+            f"{lead} {memory.pool_gib:.1f} GiB on each GPU that generates (weights and the least cache); the engine "
+            f"may take {memory.pool_capacity_gib:.1f} GiB"
+        )
+    elif memory.total > memory.capacity_gib:
         text = (
             f"{lead} {memory.total:.1f} GiB a GPU at the {memory.moment}; "
             f"{memory.capacity_gib:.1f} GiB are there"

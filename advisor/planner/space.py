@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor.estimate.model_sums import model_sums
-from advisor.estimate.rollout import engine_weights
+from advisor.estimate.rollout import LEAST_CACHE, engine_weights
 from advisor.estimate.states import NF4_BYTES, moment_bytes
 from advisor.estimate.traffic import gather_seconds
 from advisor.facts.types import ClusterFacts, ModelFacts
@@ -42,6 +42,8 @@ def shardings(pins: Mapping[str, Any]) -> tuple[tuple[int, bool, str], ...]:
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 ROLLOUT_SHARES = (0.75, 0.6, 0.4)
 """Of a card, tried for the rollout engine: verl documents 0.5 to 0.7, up to 0.9 where training rests on the host."""
+POOL_SHARE = 0.9
+"""Of a card that only generates: vLLM's own default (vllm/config/cache.py: gpu_memory_utilization)."""
 LONG_SEQUENCE = 16384
 """From this length on, splitting the sequence over GPUs is tried."""
 
@@ -74,6 +76,10 @@ def rollouts(
     """
     if not plan.online:
         return [[{}]]
+    if plan.rollout_gpus:
+        return [
+            [setting] for setting in _pool_engines(plan, model, memory_gib, spreads and model.moe is not None)
+        ]
     allowed = tuple(engines) if engines is not None else ("vllm", "hf")
     found: list[list[dict[str, Any]]] = []
     if "vllm" in allowed:
@@ -83,17 +89,26 @@ def rollouts(
     return [settings for settings in found if settings]
 
 
+def _pool_engines(plan: Plan, model: ModelFacts, memory_gib: float, spreads: bool) -> list[dict[str, Any]]:
+    """vLLM on GPUs of its own: the smallest engine that holds the weights, and one over all GPUs of a machine."""
+    own = changed(plan, {"gpus_per_node": plan.rollout_gpus})
+    widest = max(tp for tp in POWERS if plan.rollout_gpus % tp == 0 and model.heads % tp == 0)
+    found = [
+        _smallest(own, model, memory_gib * POOL_SHARE, kind) for kind in _engine_kinds(own, model, spreads)
+    ]
+    smallest = next((shape for shape in found if shape), {})
+    whole = {**_shape(widest, 1, 1)}
+    return [
+        {**shape, "rollout_memory_fraction": POOL_SHARE}
+        for shape in ([smallest, whole] if smallest and smallest != whole else [whole])
+    ]
+
+
 def _engines(plan: Plan, model: ModelFacts, memory_gib: float, spreads: bool) -> list[dict[str, Any]]:
     """vLLM settings, the largest share of the card first: it holds the most sequences at a time. Engines inside a
     node first; then, of a mixture of experts, engines over nodes that share the experts and keep TP inside; then
     tensor parallelism over nodes (every matrix waits for the network)."""
-    inside = [tp for tp in POWERS if tp <= plan.gpus_per_node and model.heads % tp == 0]
-    kinds = [[(tp, 1, 1) for tp in inside]]
-    if spreads and model.moe:
-        most = max(inside)
-        kinds.append([(most, dp, most * dp) for dp in POWERS[1:] if model.moe.experts % (most * dp) == 0])
-    kinds.append([(tp, 1, 1) for tp in POWERS if model.heads % tp == 0])
-    for kind in kinds:
+    for kind in _engine_kinds(plan, model, spreads):
         shapes = [(share, _smallest(plan, model, memory_gib * share, kind)) for share in ROLLOUT_SHARES]
         found = [{**shape, "rollout_memory_fraction": share} for share, shape in shapes if shape]
         if found:
@@ -101,19 +116,34 @@ def _engines(plan: Plan, model: ModelFacts, memory_gib: float, spreads: bool) ->
     return []
 
 
+def _engine_kinds(plan: Plan, model: ModelFacts, spreads: bool) -> list[list[tuple[int, int, int]]]:
+    """(TP, DP, EP) of engines, kind by kind."""
+    inside = [tp for tp in POWERS if tp <= plan.gpus_per_node and model.heads % tp == 0]
+    kinds = [[(tp, 1, 1) for tp in inside]]
+    if spreads and model.moe:
+        most = max(inside)
+        kinds.append([(most, dp, most * dp) for dp in POWERS[1:] if model.moe.experts % (most * dp) == 0])
+    kinds.append([(tp, 1, 1) for tp in POWERS if model.heads % tp == 0])
+    return kinds
+
+
+def _shape(tensor: int, data: int, expert: int) -> dict[str, Any]:
+    return {
+        "rollout_engine": "vllm",
+        "rollout_tensor_parallel": tensor,
+        "rollout_data_parallel": data,
+        "rollout_expert_parallel": expert,
+    }
+
+
 def _smallest(
     plan: Plan, model: ModelFacts, room_gib: float, shapes: Iterable[tuple[int, int, int]]
 ) -> dict[str, Any]:
     """The first of the shapes (TP, DP, EP), smallest first, that holds the weights; {} when none does."""
     for tensor, data, expert in shapes:
-        shape = {
-            "rollout_engine": "vllm",
-            "rollout_tensor_parallel": tensor,
-            "rollout_data_parallel": data,
-            "rollout_expert_parallel": expert,
-        }
+        shape = _shape(tensor, data, expert)
         weights = engine_weights(model_sums(model), changed(plan, shape)) / 2**30
-        if plan.world_size % (tensor * data) == 0 and room_gib > 1.25 * weights:
+        if plan.generating_gpus % (tensor * data) == 0 and room_gib > LEAST_CACHE * weights:
             return shape
     return {}
 

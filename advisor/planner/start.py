@@ -46,6 +46,22 @@ def tunings(request: Request) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _machines(resolved: Resolved) -> dict[str, Any]:
+    """The machines that train, and the GPUs that only generate: some of one machine, or whole machines."""
+    cluster, wanted = resolved.cluster, resolved.request.rollout_gpus
+    if not wanted:
+        return {"nodes": cluster.nodes, "gpus_per_node": cluster.gpus_per_node}
+    pool = {"rollout_engine": "vllm", "rollout_placement": "separate"}
+    if cluster.nodes == 1:
+        left = cluster.gpus_per_node - wanted
+        return {**pool, "nodes": 1, "gpus_per_node": left, "rollout_gpus": wanted, "rollout_nodes": 0}
+    machines = wanted // cluster.gpus_per_node
+    return {
+        **pool, "nodes": cluster.nodes - machines, "gpus_per_node": cluster.gpus_per_node,
+        "rollout_gpus": cluster.gpus_per_node, "rollout_nodes": machines,
+    }  # fmt: skip
+
+
 def first_plan(resolved: Resolved, tuning: str, quantization: str, pins: Mapping[str, Any]) -> Plan:
     """Every value that the request or the table of defaults gives, on one cluster."""
     request = resolved.request
@@ -66,8 +82,7 @@ def first_plan(resolved: Resolved, tuning: str, quantization: str, pins: Mapping
         prompt_len=request.prompt_len or 0,
         response_len=request.response_len or 0,
         generations=request.generations or 0,
-        nodes=resolved.cluster.nodes,
-        gpus_per_node=resolved.cluster.gpus_per_node,
+        **_machines(resolved),
     )
     return on_host(replace(plan, **pins))
 

@@ -40,6 +40,7 @@ PLAN_CHOICES: Mapping[str, tuple[Any, ...]] = {
     "attention": plans.ATTENTIONS,
     "loss": plans.LOSSES,
     "rollout_engine": plans.ROLLOUT_ENGINES,
+    "rollout_placement": plans.ROLLOUT_PLACEMENTS,
 }
 
 _TYPES: Mapping[type, str] = {bool: BOOL, int: INT, float: DOUBLE, str: STRING, list: STRINGS}

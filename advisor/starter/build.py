@@ -154,7 +154,11 @@ def _launch(module: Framework, plan: Plan, job: Job, rendered: Rendered, resolve
         Emitted("launch/env.sh", "launch", render("launch/env.sh.jinja", **context)),
     ]
     launcher = resolved.request.launcher
-    if launcher == "slurm" or (plan.nodes > 1 and launcher in (None, "auto")):
+    if plan.rollout_gpus and launcher in ("kubeflow", "skypilot"):
+        raise InputError(
+            "launcher", f"{launcher} starts all machines alike; with rollout_gpus take slurm, torchrun or ray"
+        )
+    if launcher == "slurm" or (plan.machines > 1 and launcher in (None, "auto")):
         template = context.get("slurm_template", "launch/slurm.sbatch.jinja")
         files.append(Emitted("launch/slurm.sbatch", "slurm", render(template, **context), True))
     if launcher == "kubeflow":

@@ -104,6 +104,26 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     (
+        {
+            "method": "grpo",
+            "rollout_engine": "vllm",
+            "rollout_memory_fraction": 0.9,
+            "gpus_per_node": 8,
+            "nodes": 2,
+            "rollout_placement": "separate",
+            "rollout_gpus": 8,
+            "rollout_nodes": 2,
+        },
+        {
+            "vllm_mode": "server",
+            "vllm_server_host": ["127.0.0.1", "127.0.0.1"],
+            "vllm_server_port": [8000, 8000],
+            "vllm_server_timeout": 3600.0,
+            "vllm_gpu_memory_utilization": None,
+            "sleep_level": None,
+        },
+    ),
+    (
         {"method": "grpo", "rollout_engine": "vllm", "rollout_memory_fraction": 0.4, "rollout_offload": True},
         {"offload_model": True, "offload_optimizer": True},
     ),

@@ -130,6 +130,24 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {f"{ACTOR}.megatron.param_offload": True, f"{ACTOR}.megatron.optimizer_offload": True},
     ),
     (
+        {
+            **RL,
+            "tuning": "full",
+            "rollout_placement": "separate-async",
+            "rollout_gpus": 8,
+            "rollout_nodes": 2,
+        },
+        {
+            "trainer.v1.trainer_mode": "separate_async",
+            "trainer.v1.separate_async.parameter_sync_step": 1,
+            "actor_rollout_ref.hybrid_engine": False,
+            f"{ROLLOUT}.checkpoint_engine.backend": "nccl",
+            f"{ROLLOUT}.nnodes": 2,
+            f"{ROLLOUT}.n_gpus_per_node": 8,
+            f"{ROLLOUT}.free_cache_engine": False,
+        },
+    ),
+    (
         {**RL, "rollout_tensor_parallel": 8, "rollout_data_parallel": 4, "rollout_expert_parallel": 32},
         {
             f"{ROLLOUT}.tensor_model_parallel_size": 8,

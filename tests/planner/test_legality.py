@@ -53,6 +53,12 @@ BROKEN = [
     (DENSE, {"rollout_tensor_parallel": 3}, "planner.rollout", "TP = 3"),
     (QWEN, {"rollout_tensor_parallel": 8, "rollout_data_parallel": 3}, "planner.rollout", "TP x DP = 24"),
     (
+        DENSE,
+        {"nodes": 2, "rollout_placement": "separate", "rollout_gpus": 2},
+        "planner.rollout-pool",
+        "2 GPUs to generate on the machine that trains, but 2 machines train",
+    ),
+    (
         QWEN,
         {"rollout_tensor_parallel": 8, "rollout_expert_parallel": 4},
         "planner.rollout-experts",

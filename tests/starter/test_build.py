@@ -33,6 +33,11 @@ SHAPES: list[dict[str, Any]] = [
     {"nodes": 2, "gpus_per_node": 8, "launcher": "kubeflow"},
     {"nodes": 2, "gpus_per_node": 8, "launcher": "skypilot"},
 ]
+POOLS: list[dict[str, Any]] = [
+    {"gpus_per_node": 8, "tuning": "full", "rollout_gpus": 2},
+    {"nodes": 4, "gpus_per_node": 8, "tuning": "full", "rollout_gpus": 8},
+]
+"""GPUs that only generate: of one machine, and machines of their own."""
 
 
 @cache
@@ -45,7 +50,7 @@ def _files(name: str, number: int, method: str) -> tuple[Emitted, ...]:
         "data": [str(data)],
         "framework": name,
     }
-    answers |= SHAPES[number]
+    answers |= [*SHAPES, *POOLS][number]
     advice = advise(parse_request(answers))
     assert advice.best is not None, [row.as_dict() for row in advice.rejected]
     return tuple(build(advice, advice.best, answers))
@@ -57,6 +62,9 @@ def cases() -> Iterator[tuple[str, int, str]]:
             yield name, number, "sft"
     yield "verl", 1, "grpo"
     yield "trl", 0, "grpo"
+    for name in ("trl", "ms-swift", "verl"):
+        for number in range(len(POOLS)):
+            yield name, len(SHAPES) + number, "grpo"
 
 
 @pytest.mark.parametrize(("name", "number", "method"), list(cases()))
@@ -149,6 +157,61 @@ def test_launchers_are_the_ones_asked_for() -> None:
     assert "launch/trainjob.yaml" in paths(2)
     assert "launch/sky.yaml" in paths(3)
     assert "launch/ray.sh" in paths(1, "verl", "grpo")
+
+
+RECORDER = """#!/usr/bin/env bash
+echo "$1 $CUDA_VISIBLE_DEVICES" >>"$LOG"
+if [[ "$1" == "$SERVER" ]]; then exec sleep 60; fi
+sleep 0.3
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "server", "trainer"),
+    [("trl", "trl", "vllm-serve", "grpo"), ("ms-swift", "swift", "rollout", "rlhf")],
+)
+def test_the_gpus_of_one_machine_are_divided(
+    name: str, program: str, server: str, trainer: str, tmp_path: Path
+) -> None:
+    """run.sh starts the server on the last GPUs, the trainer on the others, and ends the server with it."""
+    for file in _files(name, len(SHAPES), "grpo"):
+        path = tmp_path / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(file.text, "utf-8")
+    stub = tmp_path / "bin" / program
+    stub.parent.mkdir()
+    stub.write_text(RECORDER, "utf-8")
+    stub.chmod(0o755)
+    log = tmp_path / "log"
+    run = subprocess.run(
+        ["bash", "run.sh"],
+        cwd=tmp_path,
+        env={"PATH": f"{stub.parent}:/usr/bin:/bin", "LOG": str(log), "SERVER": server},
+        timeout=30,
+        check=False,
+    )
+    assert run.returncode == 0
+    assert set(log.read_text("utf-8").splitlines()) == {f"{server} 6,7", f"{trainer} 0,1,2,3,4,5"}
+
+
+def test_slurm_gives_machines_to_the_server() -> None:
+    texts = {file.path: file.text for file in _files("ms-swift", len(SHAPES) + 1, "grpo")}
+    batch = texts["launch/slurm.sbatch"]
+    assert "#SBATCH --nodes=4" in batch
+    assert "bash launch/rollout.sh &" in batch
+    assert "NNODES=3" in batch
+    assert '--vllm_server_host "${rollout_hosts[@]}"' in texts["run.sh"]
+
+
+@pytest.mark.parametrize("launcher", ["kubeflow", "skypilot"])
+def test_a_launcher_that_cannot_divide_the_gpus_is_refused(launcher: str) -> None:
+    answers = {
+        "model": "Qwen/Qwen3-8B", "gpu": "h100", "method": "grpo", "framework": "trl", "launcher": launcher, **POOLS[0],
+    }  # fmt: skip
+    advice = advise(parse_request(answers))
+    assert advice.best is not None
+    with pytest.raises(InputError, match=launcher):
+        build(advice, advice.best, answers)
 
 
 def test_an_adapter_is_carried_or_refused() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from advisor.frameworks.base import Emitted, Smoke, scored_alike
+from advisor.frameworks.base import SERVER_FILE, Emitted, Smoke, scored_alike
 from advisor.frameworks.ms_swift.data import data_need
 from advisor.frameworks.ms_swift.reading import READING
 from advisor.frameworks.ms_swift.table import TABLE
@@ -24,6 +24,7 @@ from advisor.frameworks.ms_swift.values import (
     megatron,
     registered_names,
 )
+from advisor.frameworks.shared import on_server
 from advisor.frameworks.table import (
     Job,
     Rendered,
@@ -62,6 +63,9 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         function = job.reward.rpartition(":")[2]
         plugin = render(f"{NAME}/{PLUGIN}.jinja", function=function, name=REWARD)
         emitted.append(Emitted(PLUGIN, "reward", plugin))
+    if on_server(plan):
+        text = render(f"{NAME}/rollout.sh.jinja", plan=plan, job=job, documents=rendered.documents)
+        emitted.append(Emitted(SERVER_FILE, "launch", text, True))
     return emitted
 
 
@@ -84,6 +88,7 @@ def second_reward(plan: Plan, job: Job) -> bool:
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
     near = nearest(plan) if megatron(plan) else plan
     return {
+        "pool": plan.rollout_gpus > 0,
         "trained": near,
         "trained_file": "smoke/nearest.yaml" if megatron(plan) else "train.yaml",
         "trained_command": command(near, job),

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advisor.frameworks.base import DataNeed, Emitted, Smoke, data_kind, longer, unquantized
+from advisor.frameworks.base import SERVER_FILE, DataNeed, Emitted, Smoke, data_kind, longer, unquantized
+from advisor.frameworks.shared import on_server
 from advisor.frameworks.table import (
     Job,
     Rendered,
@@ -63,6 +64,9 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         function = job.reward.rpartition(":")[2]
         adapter = render("trl/reward_adapter.py.jinja", function=function)
         emitted.append(Emitted("reward_adapter.py", "reward", adapter))
+    if on_server(plan):
+        text = render("trl/rollout.sh.jinja", plan=plan, job=job, documents=rendered.documents)
+        emitted.append(Emitted(SERVER_FILE, "launch", text, True))
     return emitted
 
 
@@ -71,4 +75,4 @@ def smoke(plan: Plan, job: Job) -> Smoke:
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
-    return {"has_command": has_command(plan), "quantized": _quantized(plan)}
+    return {"has_command": has_command(plan), "quantized": _quantized(plan), "pool": plan.rollout_gpus > 0}

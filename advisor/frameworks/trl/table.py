@@ -6,18 +6,22 @@ from typing import Any
 
 from advisor.facts.lora import expert_parameter_names, linear_module_names
 from advisor.frameworks.shared import (
+    SERVER_PATIENCE,
+    SERVER_PORT,
     TRL_LOSSES,
     adapter_rows,
     batch_rows,
     compile_row,
-    engine_row,
     engine_width_row,
     generation_rows,
     loss_cases,
+    on_server,
     optimizer_row,
+    pool_rows,
     save_rows,
     schedule_rows,
     seed_row,
+    server_row,
     share_row,
     sleep_row,
     tracker_rows,
@@ -221,9 +225,15 @@ METHOD_ROWS: tuple[Row, ...] = (
         group=METHOD,
     ),
     sleep_row(METHOD),
-    engine_row(METHOD, "vLLM shares the training GPUs"),
+    server_row(METHOD, "vLLM shares the training GPUs"),
+    Const("vllm_server_host", "127.0.0.1", "run.sh names another machine", when=on_server, group=METHOD),
+    Const("vllm_server_port", SERVER_PORT, "of launch/rollout.sh", when=on_server, group=METHOD),
+    Const(
+        "vllm_server_timeout", SERVER_PATIENCE, "seconds it may take to load", when=on_server, group=METHOD
+    ),
     share_row(METHOD, "vllm_gpu_memory_utilization"),
     engine_width_row(METHOD, "vllm_tensor_parallel_size"),
+    *pool_rows(),
 )
 
 OPTIM_ROWS: tuple[Row, ...] = (

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from advisor.errors import CannotExpress
 from advisor.facts import rows
 from advisor.frameworks.base import DataNeed, Emitted, Smoke, longer
 from advisor.frameworks.table import (
@@ -20,7 +21,7 @@ from advisor.frameworks.table import (
 from advisor.frameworks.verl.overrides import override
 from advisor.frameworks.verl.places import NAME, has_critic, on_megatron
 from advisor.frameworks.verl.reading import READING
-from advisor.frameworks.verl.rollout import REWARD_FILE
+from advisor.frameworks.verl.rollout import REWARD_FILE, apart
 from advisor.frameworks.verl.table import TABLE
 from advisor.frameworks.verl.training import DATA_FILE, PPO, SFT, prompts_per_step
 from advisor.plan import Plan
@@ -108,7 +109,16 @@ def _prepare_data(plan: Plan, job: Job) -> str:
     )
 
 
+def _refuse_shared_reward_model(plan: Plan, job: Job) -> None:
+    """The reward model shares the GPUs that train with the rollouts, which are elsewhere then
+    (verl/trainer/ppo/v1/trainer_separate_async.py:71)."""
+    if apart(plan) and job.reward_model:
+        reason = "with GPUs of their own for generation it needs a pool of its own too, which is not offered"
+        raise CannotExpress(NAME, [("reward_model", reason)])
+
+
 def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
+    _refuse_shared_reward_model(plan, job)
     emitted = [
         Emitted("train.sh", "config", _script(plan, job), True),
         Emitted("prepare_data.py", "script", _prepare_data(plan, job)),
@@ -116,7 +126,7 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
     if plan.online and job.reward:
         function = job.reward.rpartition(":")[2]
         emitted.append(Emitted(REWARD_FILE, "reward", render("verl/reward_verl.py.jinja", function=function)))
-    if plan.online and plan.nodes > 1:
+    if plan.online and plan.machines > 1:
         emitted += [
             Emitted("launch/ray.sh", "ray", render("verl/ray.sh.jinja", plan=plan), True),
             Emitted("launch/ray_env.sh", "ray", render("verl/ray_env.sh.jinja", plan=plan)),
@@ -151,7 +161,10 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
         "environment": environment,
         "near": nearest(plan)[0],
         "partial": nearest(plan)[1],
+        # Ray spreads the run over all machines.
+        "machines": plan.machines,
+        "processes": plan.gpus_per_machine,
     }
-    if plan.online and plan.nodes > 1:
+    if plan.online and plan.machines > 1:
         result["slurm_template"] = "verl/slurm.sbatch.jinja"
     return result

@@ -8,6 +8,7 @@ from typing import Any
 from advisor.frameworks.table import (
     ABSENT,
     FLOAT,
+    REPO,
     Case,
     Choice,
     Const,
@@ -62,15 +63,66 @@ def _dapo(key: str, compute: Callable[[Plan], Any], why: str) -> Row:
     )
 
 
+def apart(plan: Plan) -> bool:
+    return plan.rollout_placement == "separate-async"
+
+
+POOL_ROWS: tuple[Row, ...] = (
+    Const(
+        "trainer.v1.separate_async.parameter_sync_step",
+        1,
+        "new weights after every step; batch = this x mini batch",
+        when=apart,
+        group=ROLLOUTS,
+        since="0.9.0",
+    ),
+    Const(
+        f"{ROLLOUT}.checkpoint_engine.backend",
+        "nccl",
+        "how the weights travel to the servers",
+        when=apart,
+        group=ROLLOUTS,
+        since="0.9.0",
+    ),
+    Derived(
+        f"{ROLLOUT}.nnodes",
+        lambda p, j: max(p.rollout_nodes, 1) if apart(p) else ABSENT,
+        "machines with GPUs that only generate",
+        group=ROLLOUTS,
+        since="0.9.0",
+    ),
+    Key("rollout_nodes", "rollout_nodes", "", REPO, when=apart),
+    Key(
+        "rollout_gpus",
+        f"{ROLLOUT}.n_gpus_per_node",
+        "such GPUs on each",
+        when=apart,
+        absent=0,
+        group=ROLLOUTS,
+        since="0.9.0",
+    ),
+)
+
 ROLLOUT_ROWS: tuple[Row, ...] = (
     Choice(
-        ("rollout_engine",),
+        ("rollout_engine", "rollout_placement"),
         (
-            Case(("none",), {f"{ROLLOUT}.name": ABSENT}),
-            Case(("vllm",), {f"{ROLLOUT}.name": "vllm"}, "vLLM servers on the training GPUs"),
+            Case(("none", "colocated"), {f"{ROLLOUT}.name": ABSENT}),
+            Case(("vllm", "colocated"), {f"{ROLLOUT}.name": "vllm"}, "vLLM servers on the training GPUs"),
+            Case(
+                ("vllm", "separate-async"),
+                {
+                    f"{ROLLOUT}.name": "vllm",
+                    "trainer.v1.trainer_mode": "separate_async",
+                    "actor_rollout_ref.hybrid_engine": False,
+                },
+                "vLLM servers on GPUs of their own; training goes on one step behind",
+                since="0.9.0",
+            ),
         ),
         group=ROLLOUTS,
     ),
+    *POOL_ROWS,
     Key("generations", f"{ROLLOUT}.n", "answers per prompt", when=is_rl, absent=0, group=ROLLOUTS),
     Key(
         "rollout_tensor_parallel",
@@ -136,7 +188,7 @@ ROLLOUT_ROWS: tuple[Row, ...] = (
         lambda p, j: j.cpus_per_node,
         "CPUs for Ray; under Slurm it would count the whole machine's",
         ROLLOUTS,
-        lambda p: p.nodes == 1,
+        lambda p: p.machines == 1,
     ),
 )
 
