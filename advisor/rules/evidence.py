@@ -94,7 +94,7 @@ def cell_of(plan: Plan, model: ModelFacts) -> Cell:
         backend=plan.backend,
         sharding=_sharding(plan),
         offload=plan.offload,
-        rollout=plan.rollout_engine,
+        rollout=plan.rollout_engine + (f"+{plan.rollout_placement}" if plan.generates_apart else ""),
     )
 
 

@@ -141,6 +141,8 @@ def smoke(plan: Plan, job: Job) -> Smoke:
     left_out = [nearest(plan)[1]]
     if plan.online:
         left_out.append("the vLLM rollout (the model itself generated)")
+    if plan.generates_apart:
+        left_out.append("generation on GPUs of its own, one step ahead (it took turns with training)")
     if job.reward_model:
         left_out.append("the reward model")
     names = ("verl_cpu.py", "any_reward.py") if job.reward_model else ("verl_cpu.py",)
