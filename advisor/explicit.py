@@ -24,6 +24,7 @@ MEGATRON_ONLY = {
     "pipeline_parallel": 1,
     "pipeline_first_layers": 0,
     "pipeline_last_layers": 0,
+    "virtual_pipeline_parallel": 1,
     "expert_tensor_parallel": 1,
     "recompute": "none",
 }
@@ -116,7 +117,7 @@ def _split(plan: Plan, resolved: Resolved, pins: Mapping[str, Any]) -> dict[str,
     """An uneven pipeline split where the layers ask for one and none was given."""
     if plan.pipeline_parallel == 1 or "pipeline_first_layers" in pins or "pipeline_last_layers" in pins:
         return {}
-    first, last = stage_layers(resolved.model.layers, plan.pipeline_parallel)
+    first, last = stage_layers(resolved.model.layers, plan.pipeline_parallel, plan.virtual_pipeline_parallel)
     return {"pipeline_first_layers": first, "pipeline_last_layers": last}
 
 

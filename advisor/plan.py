@@ -125,6 +125,8 @@ class Plan:
     """Layers of the first stage; 0: even split."""
     pipeline_last_layers: int = 0
     """Layers of the last stage; 0: even split."""
+    virtual_pipeline_parallel: int = 1
+    """Model chunks a pipeline rank holds (interleaved schedule); 1: its layers in one piece."""
     expert_parallel: int = 1
     """Ranks over which an MoE's routed experts are spread."""
     expert_tensor_parallel: int = 1
@@ -314,6 +316,8 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
         reset.append("beta")
     if plan.pipeline_parallel == 1:
         reset += ("pipeline_first_layers", "pipeline_last_layers")
+    if plan.pipeline_parallel == 1 or not megatron:
+        reset.append("virtual_pipeline_parallel")
     if plan.tensor_parallel == 1:
         reset.append("sequence_parallel")
     if plan.quantization == "none":

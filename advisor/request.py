@@ -131,6 +131,7 @@ class Request(BaseModel):
     pipeline_parallel: int | None = _ask("plan", "Pipeline stages", ge=1)
     pipeline_first_layers: int | None = _ask("plan", "Layers of the first stage", ge=1)
     pipeline_last_layers: int | None = _ask("plan", "Layers of the last stage", ge=1)
+    virtual_pipeline_parallel: int | None = _ask("plan", "Model chunks of each pipeline rank", ge=1)
     expert_parallel: int | None = _ask("plan", "Expert parallel degree", ge=1)
     expert_tensor_parallel: int | None = _ask("plan", "Tensor parallel degree of the experts", ge=1)
     context_parallel: int | None = _ask("plan", "Context parallel degree", ge=1)
@@ -161,6 +162,7 @@ PINS = {
     "pipeline_parallel": "pipeline_parallel",
     "pipeline_first_layers": "pipeline_first_layers",
     "pipeline_last_layers": "pipeline_last_layers",
+    "virtual_pipeline_parallel": "virtual_pipeline_parallel",
     "expert_parallel": "expert_parallel",
     "expert_tensor_parallel": "expert_tensor_parallel",
     "context_parallel": "context_parallel",

@@ -68,6 +68,11 @@ def _grpo(nodes: int, gpu: str, **answers: Any) -> dict[str, Any]:
 
 
 SPLIT_235B = {"pipeline_parallel": 8, "pipeline_first_layers": 11, "pipeline_last_layers": 11}
+CHUNKS_235B = {
+    "pipeline_parallel": 8, "pipeline_first_layers": 12, "pipeline_last_layers": 10, "virtual_pipeline_parallel": 2,
+    "gradient_accumulation_steps": 16,
+}  # fmt: skip
+"""Two virtual stages a rank, 64 answers over four replicas; the source leaves the first and last layers open."""
 SPLIT_R1 = {"pipeline_parallel": 12, "pipeline_last_layers": 6}
 
 JOURNEYS = (
@@ -111,9 +116,9 @@ JOURNEYS = (
         _qwen(**_grpo(16, "h100")),
         Published(
             "Megatron TP4 PP8 EP8, virtual stages 2, no offload of the optimizer's step, 128 H100",
-            PRACTICE_235B, {"tensor_parallel": 4, "expert_parallel": 8, **SPLIT_235B},
+            PRACTICE_235B, {"tensor_parallel": 4, "expert_parallel": 8, **CHUNKS_235B},
         ),
-        "Plans here have no virtual stages; what goes to the host buys room for the engine's cache.",
+        "The same stages, chunks and experts, without slicing; what goes to the host buys room for the engine's cache.",
     ),
     Journey(
         "DeepSeek-R1-0528 GRPO, full, 12 x 8 H20",

@@ -41,8 +41,8 @@ OUTSIDE = ("nodes", "gpus_per_node", "prompt_len")
 """Plan fields that some frameworks' files leave to the repo, by the name of their flag."""
 COUNTS = (
     "seq_len", "micro_batch_size", "gradient_accumulation_steps", "nodes", "gpus_per_node", "tensor_parallel",
-    "pipeline_parallel", "expert_parallel", "expert_tensor_parallel", "context_parallel", "rollout_tensor_parallel",
-    "fsdp_replicas",
+    "pipeline_parallel", "virtual_pipeline_parallel", "expert_parallel", "expert_tensor_parallel", "context_parallel",
+    "rollout_tensor_parallel", "fsdp_replicas",
 )  # fmt: skip
 """Plan fields that count something."""
 CLUSTER = ("gpu", "gpu_memory_gib", "cpu_memory_gib", "nvme_gib", "interconnect")

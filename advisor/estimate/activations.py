@@ -80,6 +80,8 @@ class LayerBytes:
     per_context: float
     """Bytes per token and per token of context (eager attention's S^2)."""
     routed: float
+    routed_copies: float
+    """Of `routed`, the copies of the hidden state themselves, which expert tensor parallelism gathers on every rank."""
     mlp_whole: float
     """Beyond what is kept, at the MLP's worst point."""
     mlp_split: float
@@ -195,10 +197,16 @@ def _routed_bytes(sums: ModelSums, kernels: Kernels, experts_train: bool) -> flo
     """Grouped matmul over permuted copies: input 2kh, gate and up 4km, silu 2km, product 2km, output 2kh;
     frozen experts keep neither inputs nor products. Megatron fuses silu with the product, and so does a
     compiled layer."""
-    trained = experts_train or kernels.trains_base
-    hidden = (4 if trained else 2) * sums.hidden
-    width = (4 if kernels.megatron or kernels.compiled else 6) + (2 if trained else 0)
-    return kernels.expert_wide * sums.top_k * (hidden + float(width) * sums.expert_ffn)
+    fused = kernels.megatron or kernels.compiled
+    width = (4 if fused else 6) + (2 if experts_train or kernels.trains_base else 0)
+    inside = kernels.expert_wide * sums.top_k * float(width) * sums.expert_ffn
+    return _copies(sums, kernels, experts_train) + inside
+
+
+def _copies(sums: ModelSums, kernels: Kernels, experts_train: bool) -> float:
+    """The experts' inputs and outputs, 2kh each."""
+    hidden = (4 if experts_train or kernels.trains_base else 2) * sums.hidden
+    return float(kernels.expert_wide * sums.top_k * hidden)
 
 
 def _weighted(sums: ModelSums, kernels: Kernels) -> float:
@@ -298,6 +306,7 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
         split=split,
         per_context=(4.0 if kernels.compiled else 6.0) * sums.heads if eager else 0.0,
         routed=routed,
+        routed_copies=_copies(sums, kernels, _adapts(sums, kernels, "expert")) if moe else 0.0,
         mlp_whole=stream * (2 if sums.shared_ffn and moe else 1) - out_norm + beside,
         mlp_split=backward,
         mlp_routed=routed_backward,

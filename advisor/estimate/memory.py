@@ -109,7 +109,7 @@ def _training(
     every: bool,
     software: Software = TODAY,
 ) -> TrainingMemory:
-    """1F1B: stage i of n holds min(micro batches, n - i) micro batches in flight."""
+    """Stage by stage, with the micro batches it has in flight."""
     s = make_setting(model_sums(model), plan, software)
     m = margins(s)
     counts = stage_layers(plan, s.sums.layers)
@@ -117,11 +117,27 @@ def _training(
     total, start = len(counts), 0
     for index, count in enumerate(counts):
         if every or index < 2 or index == total - 1:
-            flight = min(plan.gradient_accumulation_steps, total - index)
+            flight = in_flight(plan, index)
             part = stage_parts(s, start, count, index == 0, index == total - 1, flight)
             found.append(_stage(s, m, part, teacher, cluster))
         start += count
     return TrainingMemory(s, m, tuple(found))
+
+
+def in_flight(plan: Plan, stage: int) -> float:
+    """Micro batches whose activations a pipeline stage keeps at the most.
+
+    1F1B: stage i of n forwards n - i - 1 before its first backward and holds one more. Interleaved, with v model
+    chunks a rank, it forwards 2 (n - i - 1) + (v - 1) n chunks, each 1 / v of the stage, and holds one more: n +
+    (n - 1) / v micro batches on the first stage. Never more than a step has. Source: megatron-core 0.16.1,
+    pipeline_parallel/schedules.py:738 (get_pp_rank_microbatches); Megatron-LM's theoretical_memory_usage.py has the
+    same for its first stage, 1 + (n - 1) / (n v) times n.
+    """
+    stages, chunks = plan.pipeline_parallel, plan.virtual_pipeline_parallel
+    held = float(stages - stage)
+    if chunks > 1:
+        held = (2 * (stages - stage - 1) + (chunks - 1) * stages + 1) / chunks
+    return min(float(plan.gradient_accumulation_steps), held)
 
 
 def _likely(stage: _Stage) -> float:

@@ -181,8 +181,9 @@ def buffers(s: Setting, p: StageParts) -> Buffers:
             out.backward = out.optimizer = p.gradients
     hidden = 2.0 * s.tokens * s.sums.hidden
     moving = 2 * hidden if plan.tensor_parallel > 1 else 0.0
-    if plan.expert_parallel > 1:
-        moving += 2 * hidden * s.sums.top_k / s.whole_div
+    sliced = plan.expert_tensor_parallel
+    if plan.expert_parallel * sliced > 1:
+        moving += 2 * hidden * s.sums.top_k * sliced / s.whole_div
     if experts_away(plan):
         moving += gathered_bytes(s.sums, plan)
     out.loss += moving

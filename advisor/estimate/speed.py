@@ -104,16 +104,18 @@ def link_bytes(cluster: ClusterFacts, ranks: int, stride: int = 1) -> float:
     return min(inner, network_bytes(cluster) * inside)
 
 
-def exchange_seconds(cluster: ClusterFacts, ranks: int, token_bytes: float, copies: int, once: bool) -> float:
-    """Exposed seconds of the all-to-all of expert parallelism over `ranks` neighbours: each token goes to `copies`
-    experts.
+def exchange_seconds(
+    cluster: ClusterFacts, ranks: int, token_bytes: float, copies: int, once: bool, stride: int = 1
+) -> float:
+    """Exposed seconds of the all-to-all of expert parallelism over `ranks` GPUs that lie `stride` apart: each token
+    goes to `copies` experts.
 
     A copy travels over the node's links, or over the network when its expert is on another node; `once`: over the
     network one copy for each other node that any of the experts is on, nodes - 1 times 1 - (1 - 1/nodes)^copies.
     Both at the same time. Routing is taken as even.
     """
     c = speed_facts().constants
-    nodes = max(ranks / cluster.gpus_per_node, 1.0)
+    nodes = max(ranks * stride / cluster.gpus_per_node, 1.0)
     inner = token_bytes * copies * (1 - 1 / ranks) / node_link_bytes(cluster)
     away = (nodes - 1) * (1 - (1 - 1 / nodes) ** copies) if once else copies * (1 - 1 / nodes)
     outer = token_bytes * away / network_bytes(cluster) * (c.exposed_expert if once else c.exposed_alltoall)

@@ -252,12 +252,15 @@ def _trainable(s: Setting, start: int, count: int, dense_el: float, experts: flo
 
 def _one_layer(s: Setting, kind: LayerBytes) -> LayerSizes:
     """Tensor parallelism slices `split`; the sequence split (SP) slices the rest; routed tokens are balanced over
-    the experts' ranks."""
+    the experts' ranks, and the ranks that slice an expert all hold the copies that go through it."""
     tensor, whole, tokens = s.plan.tensor_parallel, s.whole_div, s.tokens
-    kept = (kind.whole + kind.routed) / whole + (kind.split + kind.per_context * s.context) / tensor
+    gathered = (s.plan.expert_tensor_parallel - 1) * kind.routed_copies
+    kept = (kind.whole + kind.routed + gathered) / whole + (
+        kind.split + kind.per_context * s.context
+    ) / tensor
     in_forward = kept + kind.forward_routed / whole + kind.forward_split / tensor
     in_mlp = kept + (kind.mlp_whole + kind.mlp_routed) / whole + kind.mlp_split / tensor
-    last = (kind.last_whole + kind.last_routed) / whole
+    last = (kind.last_whole + kind.last_routed + gathered / 2) / whole
     last += (kind.last_split + kind.per_context * s.context) / tensor
     attention = (kind.attention_split + kind.attention_per_context * s.context) / tensor
     after_mlp = max(last, kind.attention_whole / whole + attention)
@@ -274,7 +277,9 @@ def _autocast(s: Setting, trained: float, last: bool) -> float:
     return s.states.autocast * s.sums.head_matrix if last and s.plan.tuning == "full" else 0.0
 
 
-def _activations(s: Setting, start: int, count: int, dense: int, in_flight: int) -> tuple[float, LayerSizes]:
+def _activations(
+    s: Setting, start: int, count: int, dense: int, in_flight: float
+) -> tuple[float, LayerSizes]:
     """(kept by all layers in flight, the largest layer) in bytes of the rank.
 
     Checkpointing keeps one hidden state per layer (2 T h, 4 T h where the residual stream is fp32); `freeze`
@@ -304,7 +309,7 @@ def _layer_elements(s: Setting, count: int, dense: int) -> float:
     return sums.attention_per_layer / tensor + sums.replicated_per_layer + mlp
 
 
-def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_flight: int) -> StageParts:
+def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_flight: float) -> StageParts:
     """Everything one GPU of this stage holds. A full critic (PPO) doubles weights, gradients and states."""
     plan, states, cut = s.plan, s.states, s.shards
     dense = s.sums.dense_in(start, count) if s.sums.moe_layers else count

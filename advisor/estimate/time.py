@@ -112,7 +112,8 @@ def step_time(
     samples are packed into one and do not see each other.
 
     A micro batch takes what its slowest pipeline stage computes, plus the communication compute does not hide;
-    a pipeline adds (stages - 1) / virtual stages micro batches of bubble. A full critic trains as its policy does.
+    a pipeline adds (stages - 1) / model chunks micro batches of bubble (arXiv 2104.04473, 2.2.2). A full critic
+    trains as its policy does.
     """
     step = _training_time(sums, plan, cluster, tokens, tflops, software, length)
     rollout, step.sync = _between_steps(sums, plan, cluster, tokens, tflops, software)
@@ -160,7 +161,7 @@ def _training_time(
     talk = layer_communication(sums, plan, cluster, r, local, software) + gathers
     trained = 2.0 if plan.method == "ppo" else 1.0
     steps = plan.gradient_accumulation_steps
-    bubble = trained * (busy + talk) * (plan.pipeline_parallel - 1) / software.virtual_stages
+    bubble = trained * (busy + talk) * (plan.pipeline_parallel - 1) / plan.virtual_pipeline_parallel
     reduction, away, optimizer = step_parts(sums, plan, cluster, r, busy)
     if experts_away(plan):
         away += host_expert_seconds(sums, plan, r, local) * steps
@@ -188,6 +189,12 @@ def _tokens(plan: Plan, mean_tokens: float | None) -> float:
     if plan.packing or not mean_tokens:
         return float(plan.seq_len)
     return min(mean_tokens, float(plan.seq_len))
+
+
+def planned_step(model: ModelFacts, plan: Plan, cluster: ClusterFacts) -> StepTime | None:
+    """One optimizer step, samples taken as `seq_len` long; None when the card's peak is unknown."""
+    tflops = cluster.gpu.tflops_bf16
+    return step_time(model_sums(model), plan, cluster, _tokens(plan, None), tflops) if tflops else None
 
 
 def seconds_per_step(

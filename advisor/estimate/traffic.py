@@ -26,7 +26,8 @@ def layer_communication(
 
     Ring collectives move (n - 1) / n of the data. Tensor parallel: 2 all-reduces of tokens x hidden x 2 bytes
     per layer and pass (forward, backward, recomputation). Expert parallel: dispatch and combine of tokens x
-    top-k x hidden x 2 bytes per layer and pass. Pipeline: one hop each way.
+    top-k x hidden x 2 bytes per layer and pass; the ranks that slice an expert gather each other's copies before it
+    and reduce-scatter after it. Pipeline: one hop each way, for each model chunk of a rank.
     """
     c = r.constants
     passes = (3.0 if recomputes(plan) else 2.0) if training else 1.0
@@ -36,18 +37,22 @@ def layer_communication(
     if tensor > 1:
         moved = 2 * passes * layers * 2 * (tensor - 1) / tensor * hidden
         seconds += c.exposed_tensor * moved / link_bytes(cluster, tensor)
-    expert = plan.expert_parallel
-    if expert > 1 and sums.moe_layers:
-        share = sums.moe_layers / plan.pipeline_parallel / tensor
-        moved = 2 * passes * share * hidden
-        seconds += exchange_seconds(cluster, expert, moved, sums.top_k, software.dispatch_once)
+    expert, slices = plan.expert_parallel, plan.expert_tensor_parallel
+    if expert * slices > 1 and sums.moe_layers:
+        moved = 2 * passes * sums.moe_layers / plan.pipeline_parallel / tensor * hidden
+        if expert > 1:
+            once = software.dispatch_once
+            seconds += exchange_seconds(cluster, expert, moved, sums.top_k, once, slices)
+        if slices > 1:
+            gathered = moved * sums.top_k * (slices - 1)
+            seconds += c.exposed_tensor * gathered / link_bytes(cluster, slices)
     context = plan.context_parallel
     if context > 1:
         moved = passes * layers * (context - 1) * 4.0 * tokens * sums.key_value / tensor
         seconds += c.exposed_context * moved / link_bytes(cluster, context, tensor)
     stages = plan.pipeline_parallel
     if stages > 1:
-        hops = 2 * (software.virtual_stages if training else 1)
+        hops = 2 * plan.virtual_pipeline_parallel
         stride = plan.world_size // stages
         seconds += c.exposed_context * hops * hidden / tensor / link_bytes(cluster, 2, stride)
     return seconds

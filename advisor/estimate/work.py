@@ -217,8 +217,8 @@ def pass_seconds(plan: Plan, layers: int, f: Forward, p: Passes, head: float, be
 
 
 def stage_seconds(plan: Plan, layers: int, layer: float, head: float) -> float:
-    """The slowest pipeline stage: its layers, and on the last one the output head. With virtual stages each
-    rank holds several shorter stages, so the head weighs the same but layers spread more evenly."""
+    """The slowest pipeline stage: its layers, and on the last one the output head. Model chunks change nothing: a
+    rank computes the same layers in other turns."""
     stages = plan.pipeline_parallel
     if stages == 1:
         return layers * layer + head

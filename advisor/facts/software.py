@@ -33,8 +33,6 @@ class Software:
     """Tokens are forced evenly onto experts, as speed benchmarks do."""
     engine_rows: int = 0
     """Most sequences a rollout engine decodes at once; 0: its default."""
-    virtual_stages: int = 1
-    """Shorter stages that each pipeline rank holds (interleaved schedule)."""
     quantized_keeps_input: bool = False
     """4-bit linears keep their input for backward."""
     loss_as_written: bool = False

@@ -436,6 +436,11 @@ def _stage_problem(args: Any, layers: int) -> Iterator[str]:
     stages, rest = pp - bool(first) - bool(last), layers + extra - (first or 0) - (last or 0)
     if not args.pipeline_model_parallel_layout and (rest < 0 or (rest % stages if stages else rest)):
         yield f"{rest} layers cannot be split evenly over {stages} pipeline stages"
+        return
+    chunks = args.virtual_pipeline_model_parallel_size or 1
+    for held in (first, last, rest // stages if stages else None):
+        if held and held % chunks and not args.pipeline_model_parallel_layout:
+            yield f"virtual pipeline stages: a stage of {held} layers does not split into {chunks} model chunks"
 
 
 def _shape_problems(args: Any, model_dir: str) -> Iterator[str]:
@@ -489,6 +494,13 @@ def _megatron_problems(args: Any, raw: dict[str, Any]) -> Iterator[str]:
 def _vpp_problem(args: Any) -> Iterator[str]:
     if args.virtual_pipeline_model_parallel_size is None:
         return
+    # The stand-in for Megatron's process groups does not know virtual stages (parallel_state.py).
+    if args.pipeline_model_parallel_size == 1:
+        yield "virtual pipeline stages: pipeline_model_parallel_size must be greater than 1"
+        return
+    # Said only once training has begun: grpo_trainer.py and rollout_mixin.py.
+    if args.rlhf_type in ("grpo", "gkd"):
+        yield f"virtual pipeline stages: {args.rlhf_type} does not support them"
     group = args.microbatch_group_size_per_vp_stage or args.pipeline_model_parallel_size
     if args.num_microbatches % group:
         yield f"virtual pipeline stages: {args.num_microbatches} micro batches are not divisible by {group}"

@@ -357,8 +357,11 @@ def _megatron_rules(
         yield f"{where}: recompute_granularity=full needs recompute_method and recompute_num_layers"
     layers, heads = model.get("num_hidden_layers"), model.get("num_attention_heads")
     kv, experts = model.get("num_key_value_heads"), model.get("num_experts") or model.get("n_routed_experts")
+    chunks = section["virtual_pipeline_model_parallel_size"] or 1
+    if chunks > 1 and pp == 1:
+        yield f"{where}: virtual pipeline stages need pipeline_model_parallel_size greater than 1"
     if layers:
-        yield from _stage_rules(layers, pp, override, where)
+        yield from _stage_rules(layers, pp, chunks, override, where)
     if heads:
         yield from _divides(tp, heads, f"{where}: attention heads by TP")
     if kv and kv % tp and tp % kv:
@@ -369,13 +372,31 @@ def _megatron_rules(
         yield f"{where}: expert_model_parallel_size {ep} for a model without experts"
 
 
-def _stage_rules(layers: int, pp: int, override: Mapping[str, Any], where: str) -> Iterator[str]:
+def _stage_rules(layers: int, pp: int, chunks: int, override: Mapping[str, Any], where: str) -> Iterator[str]:
     first, last = (override.get(f"num_layers_in_{end}_pipeline_stage") for end in ("first", "last"))
     extra = sum(bool(override.get(f"account_for_{what}_in_pipeline_split")) for what in ("embedding", "loss"))
     stages = pp - bool(first) - bool(last)
     rest = layers + extra - (first or 0) - (last or 0)
     if rest < 0 or (stages == 0 and rest) or (stages and rest % stages):
         yield f"{where}: {rest} layers cannot be split evenly over {stages} pipeline stages"
+        return
+    for held in (first, last, rest // stages if stages else None):
+        if held and held % chunks:
+            yield f"{where}: a stage of {held} layers does not split into {chunks} model chunks"
+
+
+def _chunk_rules(
+    section: Mapping[str, Any], where: str, rows: int, micro: int | None, dynamic: bool
+) -> Iterator[str]:
+    """The interleaved schedule takes whole groups of PP micro batches: batches filled by tokens are raised to one
+    (utils/seqlen_balancing.py), but never to more than there are sequences."""
+    pp = section["pipeline_model_parallel_size"]
+    if (section["virtual_pipeline_model_parallel_size"] or 1) == 1:
+        return
+    if dynamic and rows < pp:
+        yield f"{where}: {rows} sequences of a rank do not make the {pp} micro batches that virtual stages need"
+    elif not dynamic and micro:
+        yield from _divides(pp, rows // micro, f"{where}: virtual stages, micro batches by PP")
 
 
 def _fsdp_rules(
@@ -505,6 +526,8 @@ def _ppo_rules(config: dict[str, Any], launch: Launch, world: int, model: Mappin
             max(1, world // (parallel[0] * parallel[1] * own["context_parallel_size"])),
             own["context_parallel_size"],
         )
+        rows, micro = actor["ppo_mini_batch_size"] * rollout["n"] // dp, actor["ppo_micro_batch_size_per_gpu"]
+        yield from _chunk_rules(own, "actor.megatron", rows, micro, actor["use_dynamic_bsz"])
     else:
         engine = actor["fsdp_config"]
         sp = max(actor["ulysses_sequence_parallel_size"], engine["ulysses_sequence_parallel_size"])
@@ -532,6 +555,8 @@ def _sft_rules(config: dict[str, Any], world: int, model: Mapping[str, Any]) -> 
         return
     dp = max(1, world // parts)
     batch, micro = data["train_batch_size"], data["micro_batch_size_per_gpu"]
+    if megatron:
+        yield from _chunk_rules(engine, "engine", batch // dp, micro, data["use_dynamic_bsz"])
     yield from _divides(dp, batch, "data.train_batch_size by data-parallel size (the rest would be dropped)")
     if data["use_dynamic_bsz"]:
         if data["max_token_len_per_gpu"] * sp < data["max_length"]:

@@ -33,8 +33,14 @@ def _other(field: str, others: Mapping[str, str]) -> Change:
 
 def _pipeline(plan: Plan, model: ModelFacts) -> Mapping[str, Any]:
     stages = plan.pipeline_parallel // 2 or 2
-    first, last = stage_layers(model.layers, stages)
+    first, last = stage_layers(model.layers, stages, plan.virtual_pipeline_parallel)
     return {"pipeline_parallel": stages, "pipeline_first_layers": first, "pipeline_last_layers": last}
+
+
+def _chunks(plan: Plan, model: ModelFacts) -> Mapping[str, Any]:
+    chunks = plan.virtual_pipeline_parallel // 2 or 2
+    first, last = stage_layers(model.layers, plan.pipeline_parallel, chunks)
+    return {"virtual_pipeline_parallel": chunks, "pipeline_first_layers": first, "pipeline_last_layers": last}
 
 
 def _zero(plan: Plan, model: ModelFacts) -> Mapping[str, Any]:
@@ -93,6 +99,7 @@ CHANGES: Mapping[str, Change] = {
     "tensor_parallel": _halved("tensor_parallel"),
     "sequence_parallel": _flipped("sequence_parallel"),
     "pipeline_parallel": _pipeline,
+    "virtual_pipeline_parallel": lambda p, m: _chunks(p, m) if p.pipeline_parallel > 1 else {},
     "expert_parallel": lambda p, m: _halved("expert_parallel")(p, m) if m.moe else {},
     "expert_tensor_parallel": lambda p, m: _halved("expert_tensor_parallel")(p, m) if m.moe else {},
     "context_parallel": _halved("context_parallel"),
@@ -123,6 +130,11 @@ def with_change(here: Here, changes: Mapping[str, Any]) -> str:
     plan = _same_batch(replace(here.plan, **_companions(here, changes), **changes), here.plan).normalised()
     if plan == here.plan:
         return ""
+    if (
+        "virtual_pipeline_parallel" not in changes
+        and plan.gradient_accumulation_steps % plan.pipeline_parallel
+    ):
+        plan, changes = _in_one_piece(plan, here.resolved.model, changes)
     named = ", ".join(
         f"{name} = {_plain(value)}" for name, value in changes.items() if _says(plan, name, value)
     )
@@ -160,6 +172,18 @@ def _companions(here: Here, changes: Mapping[str, Any]) -> dict[str, Any]:
     if "nodes" in changes and plan.fsdp_replicas > 1:
         along["fsdp_replicas"] = max(plan.fsdp_replicas * changes["nodes"] // plan.nodes, 1)
     return along
+
+
+def _in_one_piece(
+    plan: Plan, model: ModelFacts, changes: Mapping[str, Any]
+) -> tuple[Plan, Mapping[str, Any]]:
+    """The plan without model chunks, which need other numbers of micro batches, and the changes with that said."""
+    if plan.virtual_pipeline_parallel == 1:
+        return plan, changes
+    first, last = stage_layers(model.layers, plan.pipeline_parallel)
+    along = {"virtual_pipeline_parallel": 1}
+    split = {"pipeline_first_layers": first, "pipeline_last_layers": last}
+    return replace(plan, **along, **split), {**changes, **along}
 
 
 def _says(plan: Plan, name: str, value: Any) -> bool:

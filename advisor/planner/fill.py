@@ -9,7 +9,14 @@ from operator import attrgetter
 from typing import Any
 
 from advisor.estimate.memory import TrainedMemory, estimate_memory, training_fits
-from advisor.estimate.time import TrainedSeconds, between_seconds, seconds_per_step, training_seconds
+from advisor.estimate.time import (
+    StepTime,
+    TrainedSeconds,
+    between_seconds,
+    planned_step,
+    seconds_per_step,
+    training_seconds,
+)
 from advisor.plan import NO_ENGINE, Plan, changed
 from advisor.planner.legality import is_legal, is_legal_batch
 from advisor.planner.order import Candidate, coarse, order, slowest
@@ -22,7 +29,7 @@ PLANNED = frozenset(
     """method tuning quantization precision lora_rank lora_targets seq_len micro_batch_size
     gradient_accumulation_steps epochs learning_rate nodes gpus_per_node backend zero_stage fsdp
     fsdp_replicas offload tensor_parallel sequence_parallel pipeline_parallel pipeline_first_layers
-    pipeline_last_layers expert_parallel expert_tensor_parallel context_parallel
+    pipeline_last_layers virtual_pipeline_parallel expert_parallel expert_tensor_parallel context_parallel
     gradient_checkpointing recompute attention liger prompt_len response_len generations
     rollout_engine rollout_placement rollout_gpus rollout_nodes rollout_tensor_parallel rollout_data_parallel
     rollout_expert_parallel
@@ -86,7 +93,7 @@ class Filler:
     def row(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Sequence[Plan]:
         """The plan with the framework's habits at each micro batch; empty where its tables refuse it."""
         shaped = self._settle(rules, plan, pins)
-        return list(self._sizes(shaped, pins)) if shaped else ()
+        return list(self.sizes(shaped, pins)) if shaped else ()
 
     def _squeezed(
         self, rules: FrameworkRules, plan: Plan, squeeze: list[dict[str, Any]], pins: Mapping[str, Any]
@@ -131,10 +138,10 @@ class Filler:
         return next(self._by_micro_batch(plan, pins), None)
 
     def _by_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Candidate]:
-        """The plan at each micro batch, smallest first."""
-        return map(self._estimate, self._sizes(plan, pins))
+        return map(self._estimate, self.sizes(plan, pins))
 
-    def _sizes(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
+    def sizes(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
+        """The plan at each legal micro batch, smallest first."""
         for size in self._micro_batches(plan, pins):
             tried = self._batch(plan, size, pins)
             if is_legal_batch(tried):
@@ -149,12 +156,14 @@ class Filler:
         return [size for size in (1, 2, 4, 8, 16) if smallest <= size <= max(most, smallest)]
 
     def _batch(self, plan: Plan, micro: int, pins: Mapping[str, Any]) -> Plan:
-        """micro x accumulation x DP as near as possible to the wanted batch; whole groups of answers per rank."""
+        """micro x accumulation x DP as near as possible to the wanted batch; whole groups of answers per rank, and of
+        micro batches for an interleaved schedule that was asked for."""
         wanted = self.resolved.request.global_batch_size or 1
         pinned = pins.get("gradient_accumulation_steps")
         steps = pinned or max(1, round(wanted / (micro * plan.data_parallel)))
-        if pinned is None and plan.online:
-            while micro * steps % plan.generations:
+        if pinned is None:
+            stages = plan.pipeline_parallel if "virtual_pipeline_parallel" in pins else 1
+            while steps % stages or (plan.online and micro * steps % plan.generations):
                 steps += 1
         if micro == plan.micro_batch_size and steps == plan.gradient_accumulation_steps:
             return plan
@@ -175,6 +184,10 @@ class Filler:
         """Per sequence. A card without a known speed: plans are then told apart by how simple they are."""
         step = seconds_per_step(self.model, plan, self._cluster, trained=self._training_seconds) or 1.0
         return step / plan.global_batch_size
+
+    def step(self, plan: Plan) -> StepTime | None:
+        """A step part by part; None when the card's speed is not known."""
+        return planned_step(self.model, plan, self._cluster)
 
     def could_fill(self, plan: Plan) -> bool:
         """Whether a training step of this plan could fit while no engine takes memory; False is certain."""

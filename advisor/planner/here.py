@@ -128,6 +128,17 @@ def _pipeline(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     return f"PP = {p.pipeline_parallel} splits {r.model.layers} layers{uneven}"
 
 
+def _chunks(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
+    waits = f"{p.pipeline_parallel - 1} / ({p.virtual_pipeline_parallel} x {p.gradient_accumulation_steps})"
+    share = (p.pipeline_parallel - 1) / (p.virtual_pipeline_parallel * p.gradient_accumulation_steps)
+    chunks = (
+        "the layers of a rank are one piece"
+        if p.virtual_pipeline_parallel == 1
+        else f"a rank holds {p.virtual_pipeline_parallel} model chunks of its layers"
+    )
+    return f"{chunks}, so the bubble is {waits} = {share:.0%} of the computing time"
+
+
 def _experts(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     if r.model.moe is None:
         return f"{r.model.id} has no routed experts to spread"
@@ -296,6 +307,7 @@ FACTS: Mapping[str, Fact] = {
     "pipeline_parallel": _pipeline,
     "pipeline_first_layers": _only_if(lambda p: p.pipeline_first_layers, _stage, "all stages hold as many layers"),
     "pipeline_last_layers": _only_if(lambda p: p.pipeline_last_layers, _stage, "all stages hold as many layers"),
+    "virtual_pipeline_parallel": _only_if(lambda p: p.pipeline_parallel > 1, _chunks, "there is no pipeline to wait in"),
     "expert_parallel": _experts,
     "expert_tensor_parallel": lambda p, m, r: f"each expert is sliced over {p.expert_tensor_parallel} ranks"
         if p.expert_tensor_parallel > 1 else "no expert is sliced",

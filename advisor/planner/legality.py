@@ -76,6 +76,18 @@ def _experts(plan: Plan, model: ModelFacts) -> str:
     return f"{model.moe.experts} experts do not split over EP = {ep}" if model.moe.experts % ep else ""
 
 
+def _expert_slices(plan: Plan, model: ModelFacts) -> str:
+    etp = plan.expert_tensor_parallel
+    if etp == 1:
+        return ""
+    if model.moe is None:
+        return f"ETP = {etp}, but the model has no experts"
+    if model.moe.expert_ffn % etp:
+        return f"experts of width {model.moe.expert_ffn} do not split over ETP = {etp}"
+    biased = any(weight.role == "expert" and weight.name.endswith("bias") for weight in model.weights)
+    return f"experts with biases are whole on a rank, not on ETP = {etp}" if biased else ""
+
+
 def _expert_adapters(plan: Plan, model: ModelFacts) -> str:
     if plan.uses_adapter and "experts" in plan.lora_targets and model.moe is None:
         return "adapters on experts, but the model has none; all-linear takes every linear of a dense model"
@@ -109,6 +121,26 @@ def _layers(plan: Plan, model: ModelFacts) -> str:
     return ""
 
 
+def _virtual_stages(plan: Plan, model: ModelFacts) -> str:
+    """Every stage, an uneven first or last one too, splits into model chunks of as many layers."""
+    chunks, pp = plan.virtual_pipeline_parallel, plan.pipeline_parallel
+    if chunks == 1:
+        return ""
+    if pp == 1:
+        return f"{chunks} model chunks a rank need more than PP = {pp} stage"
+    first, last = plan.pipeline_first_layers, plan.pipeline_last_layers
+    middle = (model.layers - first - last) // max(pp - (first > 0) - (last > 0), 1)
+    uneven = [layers for layers in (first, middle, last) if layers % chunks]
+    return f"a stage of {uneven[0]} layers does not split into {chunks} model chunks" if uneven else ""
+
+
+def _virtual_batches(plan: Plan, model: ModelFacts) -> str:
+    if _whole_rounds(plan):
+        return ""
+    steps, pp = plan.gradient_accumulation_steps, plan.pipeline_parallel
+    return f"{steps} micro batches are no multiple of PP = {pp}, which the interleaved schedule needs"
+
+
 def _positions(plan: Plan, model: ModelFacts) -> str:
     if 0 < model.max_positions < plan.seq_len:
         return f"{plan.seq_len} tokens are more than the model's {model.max_positions} positions"
@@ -123,14 +155,24 @@ def _context(plan: Plan, model: ModelFacts) -> str:
 
 
 def _generations(plan: Plan, model: ModelFacts) -> str:
-    if is_legal_batch(plan):
+    if _whole_groups(plan):
         return ""
     return f"{plan.global_batch_size} answers per step do not split into groups of {plan.generations}"
 
 
-def is_legal_batch(plan: Plan) -> bool:
-    """Of the table only the groups of online RL ask for the batch."""
+def _whole_groups(plan: Plan) -> bool:
     return not plan.online or plan.generations == 0 or plan.global_batch_size % plan.generations == 0
+
+
+def _whole_rounds(plan: Plan) -> bool:
+    return (
+        plan.virtual_pipeline_parallel == 1 or plan.gradient_accumulation_steps % plan.pipeline_parallel == 0
+    )
+
+
+def is_legal_batch(plan: Plan) -> bool:
+    """Of the table only the groups of online RL and the interleaved schedule ask for the batch."""
+    return _whole_groups(plan) and _whole_rounds(plan)
 
 
 def _compiled(plan: Plan, model: ModelFacts) -> str:
@@ -192,6 +234,10 @@ TABLE = (
         "planner.experts", "expert_parallel", _experts,
         "megatron-core==0.16.1:megatron/core/transformer/moe/moe_layer.py:101",
     ),
+    Legality(
+        "planner.expert-slices", "expert_tensor_parallel", _expert_slices,
+        "megatron-core==0.16.1:megatron/core/transformer/transformer_config.py:1588",
+    ),
     Legality("planner.expert-adapters", "lora_targets", _expert_adapters, "the model's config.json: no experts"),
     Legality(
         "planner.expert-offload", "offload", _expert_offload,
@@ -200,6 +246,14 @@ TABLE = (
     Legality(
         "planner.layers", "pipeline_parallel", _layers,
         "megatron-core==0.16.1:megatron/core/transformer/transformer_config.py:1405",
+    ),
+    Legality(
+        "planner.virtual-stages", "virtual_pipeline_parallel", _virtual_stages,
+        "megatron-core==0.16.1:megatron/core/transformer/transformer_block.py:175",
+    ),
+    Legality(
+        "planner.virtual-batches", "gradient_accumulation_steps", _virtual_batches,
+        "megatron-core==0.16.1:megatron/core/pipeline_parallel/schedules.py:1008",
     ),
     Legality("planner.positions", "seq_len", _positions, "the model's config.json: max_position_embeddings"),
     Legality(
@@ -234,13 +288,17 @@ def is_legal(plan: Plan, model: ModelFacts) -> bool:
     return not any(row.broken(plan, model) for row in TABLE)
 
 
-def stage_layers(layers: int, stages: int) -> tuple[int, int]:
+def stage_layers(layers: int, stages: int, chunks: int = 1) -> tuple[int, int]:
     """(first, last) layers of an uneven pipeline split; (0, 0) when it is even.
 
     Middle stages take the rounded-up share; the first and last, which also hold embedding and head, the rest:
     61 layers on 8 stages are 7 + 6 x 8 + 6. Where that leaves them nothing, middle stages take the rounded-down
     share: 61 on 12 are 5 + 10 x 5 + 6. A split that would leave a stage empty is (0, 0), and illegal.
+    `chunks`: model chunks a stage has to split into; where the layers as a whole do not, no split of them does.
     """
+    if chunks > 1 and layers % chunks == 0:
+        first, last = stage_layers(layers // chunks, stages)
+        return chunks * first, chunks * last
     if layers % stages == 0:
         return 0, 0
     rest = layers - -(-layers // stages) * (stages - 2)

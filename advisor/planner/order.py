@@ -47,13 +47,14 @@ def slowest(plan: Plan, coarsely: int) -> float:
 def _margin(plan: Plan) -> float:
     """None where experts are spread: what routed layers take on transformers is assumed, not measured
     (rules/catalog/speed.json), and every published run of that kind is on Megatron."""
-    return MEGATRON_MARGIN if plan.backend == "megatron" and plan.expert_parallel == 1 else 1.0
+    spread = plan.expert_parallel * plan.expert_tensor_parallel > 1
+    return MEGATRON_MARGIN if plan.backend == "megatron" and not spread else 1.0
 
 
 def _complexity(plan: Plan) -> tuple[int, ...]:
     degrees = plan.tensor_parallel * plan.pipeline_parallel * plan.context_parallel * plan.expert_parallel
     return (
-        degrees,
+        degrees * plan.expert_tensor_parallel * plan.virtual_pipeline_parallel,
         OFFLOADS.index(plan.offload),
         plan.zero_stage,
         int(plan.fsdp),
@@ -63,11 +64,19 @@ def _complexity(plan: Plan) -> tuple[int, ...]:
     )
 
 
+def _degrees(plan: Plan) -> str:
+    """TP, PP and EP always, what splits stages and experts further where it does."""
+    chunks, slices = plan.virtual_pipeline_parallel, plan.expert_tensor_parallel
+    stages = f"PP{plan.pipeline_parallel}" + (f" VPP{chunks}" if chunks > 1 else "")
+    experts = f"EP{plan.expert_parallel}" + (f" ETP{slices}" if slices > 1 else "")
+    return f"TP{plan.tensor_parallel} {stages} {experts}"
+
+
 def describe(plan: Plan) -> str:
     """A plan in one phrase, for reasons and tables."""
     parts = [plan.tuning if plan.quantization == "none" else f"{plan.tuning} {plan.quantization}"]
     if plan.backend == "megatron":
-        parts.append(f"Megatron TP{plan.tensor_parallel} PP{plan.pipeline_parallel} EP{plan.expert_parallel}")
+        parts.append(f"Megatron {_degrees(plan)}")
     elif plan.fsdp:
         copies = f", {plan.fsdp_replicas} copies" if plan.fsdp_replicas > 1 else ""
         parts.append(f"FSDP2{copies}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
@@ -11,6 +11,7 @@ from typing import Any
 from advisor.frameworks import framework
 from advisor.plan import Plan, changed
 from advisor.planner.fill import PLANNED, Filler, Unfilled
+from advisor.planner.interleave import Staged, by_promise, chunked, chunks_of, could_pass
 from advisor.planner.legality import illegal
 from advisor.planner.order import Candidate, describe, order
 from advisor.planner.space import (
@@ -78,11 +79,13 @@ class Searcher(Filler):
         refusals: list[Reason] = []
         closest: Candidate | None = None
         for skeleton in self._skeletons(rules):
-            candidates, refused, near = self._candidates(rules, skeleton)
+            staged: list[Staged] = []
+            candidates, refused, near = self._candidates(rules, skeleton, staged)
             refusals += refused
             best, limited = self._first_allowed(rules, candidates, skeleton.pins)
             refusals += limited
             if best:
+                best = self._interleaved(rules, staged, best, skeleton.pins)
                 return Found(best, (), self.examined - before)
             if near and (closest is None or near.memory.excess < closest.memory.excess):
                 closest = near
@@ -119,6 +122,26 @@ class Searcher(Filler):
             refused += found
         return None, refused
 
+    def _interleaved(
+        self, rules: FrameworkRules, staged: list[Staged], best: Candidate, pins: Mapping[str, Any]
+    ) -> Candidate:
+        """The best plan, now that layouts are known also with the interleaved schedule, where it could be better."""
+        staged = [layout for layout in staged if layout.found is None or layout.found.memory.fits != "no"]
+        sizes = chunks_of(self.model)
+        if not staged or not sizes or "virtual_pipeline_parallel" in pins:
+            return best
+        if not _open(rules, "virtual_pipeline_parallel", staged[0].ways[0]):
+            return best
+        for least, layout in by_promise(self, staged, pins):
+            if not could_pass(self, rules, least, layout, best, pins):
+                continue
+            for chunks in sizes:
+                ways = [chunked(way, self.model, chunks, pins) for way in layout.ways]
+                found = self._best_way(rules, ways, pins, layout.parks, best.seconds, best)
+                if found and order(found) < order(best) and not self._limited(rules, found, pins):
+                    best = found
+        return best
+
     def _limited(self, rules: FrameworkRules, candidate: Candidate, pins: Mapping[str, Any]) -> list[Reason]:
         return [*limit_refusals(rules, candidate.plan, self.facts), *_keyless(rules, candidate.plan, pins)]
 
@@ -141,8 +164,10 @@ class Searcher(Filler):
                         yield variant
 
     def _candidates(
-        self, rules: FrameworkRules, skeleton: Skeleton
+        self, rules: FrameworkRules, skeleton: Skeleton, staged: list[Staged]
     ) -> tuple[list[Candidate], list[Reason], Candidate | None]:
+        """(the best plan of each layout, why there is none, the plan that comes closest); `staged` gets the layouts
+        with pipeline stages."""
         fitting: list[Candidate] = []
         refusals: dict[Reason, None] = {}
         closest: Candidate | None = None
@@ -158,6 +183,8 @@ class Searcher(Filler):
             parks = plan.online and _open(rules, "rollout_offload", plan)
             for ways in self._ways(rules, plan, skeleton.pins):
                 candidate = self._best_way(rules, ways, skeleton.pins, parks, fastest, bar.known)
+                if ways[0].pipeline_parallel > 1:
+                    staged.append(Staged(ways, parks, candidate))
                 if candidate is None:
                     continue
                 if candidate.memory.fits == "fits":
@@ -203,7 +230,7 @@ class Searcher(Filler):
     def _best_way(
         self,
         rules: FrameworkRules,
-        ways: Iterator[Plan],
+        ways: Sequence[Plan],
         pins: Mapping[str, Any],
         parks: bool,
         fastest: float,
@@ -240,7 +267,7 @@ class Searcher(Filler):
     def _layouts(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
         return chain.from_iterable(self._ways(rules, plan, pins))
 
-    def _ways(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Iterator[Plan]]:
+    def _ways(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Sequence[Plan]]:
         """For each layout and engine the settings of that engine, fastest first."""
         model = self.resolved.model
         engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if plan.online else None
@@ -254,7 +281,7 @@ class Searcher(Filler):
         )
         for settings in rollouts(plan, model, self.resolved.cluster.gpu_memory_gib, engines, several):
             for shape in spreads:
-                yield (changed(plan, {**shape, **setting}) for setting in settings)
+                yield [changed(plan, {**shape, **setting}) for setting in settings]
 
     def _attention(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> str:
         return pins.get("attention") or next(iter(self._attentions(rules, plan)), "sdpa")
@@ -273,7 +300,12 @@ class Searcher(Filler):
         for plan in self._backends(rules, skeleton):
             as_pinned = replace(plan, **skeleton.pins)
             for layout in (as_pinned, *self._layouts(rules, plan, skeleton.pins)):
-                for row, text in illegal(layout, self.resolved.model):
+                filled = (
+                    self._batch(layout, layout.micro_batch_size, skeleton.pins)
+                    if layout.data_parallel
+                    else layout
+                )
+                for row, text in illegal(filled, self.resolved.model):
                     reasons[Reason(row.id, "refuse", text, row.source)] = None
                 reasons.update(dict.fromkeys(cheap_refusals(rules, layout)))
         if not reasons:
@@ -342,7 +374,7 @@ def _about_layout(rules: FrameworkRules, reason: Reason) -> bool:
 
 LAYOUT_FIELDS = frozenset(
     """zero_stage fsdp fsdp_replicas offload tensor_parallel sequence_parallel pipeline_parallel
-    pipeline_first_layers pipeline_last_layers expert_parallel expert_tensor_parallel
+    pipeline_first_layers pipeline_last_layers virtual_pipeline_parallel expert_parallel expert_tensor_parallel
     context_parallel gradient_checkpointing recompute attention liger loss param_dtype
     master_weights rollout_engine rollout_tensor_parallel rollout_data_parallel rollout_expert_parallel
     rollout_memory_fraction rollout_offload lora_dropout

@@ -167,6 +167,7 @@ def hf_layouts(plan: Plan, pins: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                         "context_parallel": context,
                         "tensor_parallel": tensor,
                         "expert_parallel": expert,
+                        "virtual_pipeline_parallel": 1,
                     }
 
 
@@ -208,25 +209,42 @@ def megatron_layouts(plan: Plan, model: ModelFacts, pins: Mapping[str, Any]) -> 
     stages = [pp for pp in (1, 2, 4, 8, 12, 16) if pp <= min(model.layers, plan.world_size)]
     experts = [ep for ep in POWERS if model.moe and ep <= plan.world_size] or [1]
     contexts = POWERS[:4] if plan.seq_len >= LONG_SEQUENCE else (1,)
+    chunks = pins.get("virtual_pipeline_parallel", 1)
     for tensor in _pin(pins, "tensor_parallel", tensors):
         for pipeline in _pin(pins, "pipeline_parallel", stages):
-            first, last = stage_layers(model.layers, pipeline)
+            if chunks > 1 and pipeline == 1:
+                continue
+            first, last = stage_layers(model.layers, pipeline, chunks)
             for context in _pin(pins, "context_parallel", contexts):
                 if plan.world_size % (tensor * pipeline * context):
                     continue
+                shape = {
+                    "tensor_parallel": tensor,
+                    "sequence_parallel": tensor > 1,
+                    "pipeline_parallel": pipeline,
+                    "pipeline_first_layers": pins.get("pipeline_first_layers", first),
+                    "pipeline_last_layers": pins.get("pipeline_last_layers", last),
+                    "virtual_pipeline_parallel": chunks,
+                    "context_parallel": context,
+                    "zero_stage": 1,
+                    "fsdp": False,
+                    "fsdp_replicas": 1,
+                }
                 for expert in _pin(pins, "expert_parallel", experts):
-                    yield {
-                        "tensor_parallel": tensor,
-                        "sequence_parallel": tensor > 1,
-                        "pipeline_parallel": pipeline,
-                        "pipeline_first_layers": pins.get("pipeline_first_layers", first),
-                        "pipeline_last_layers": pins.get("pipeline_last_layers", last),
-                        "context_parallel": context,
-                        "expert_parallel": expert,
-                        "zero_stage": 1,
-                        "fsdp": False,
-                        "fsdp_replicas": 1,
-                    }
+                    for slices in _slices(model, pins, tensor, expert):
+                        yield {**shape, "expert_parallel": expert, "expert_tensor_parallel": slices}
+
+
+def _slices(model: ModelFacts, pins: Mapping[str, Any], tensor: int, expert: int) -> Iterable[int]:
+    """Expert tensor parallel degrees: 1, and that of the other matrices where too few experts are left to spread them
+    over those ranks instead, which holds as much of them and gathers no tokens (Megatron-LM, core/transformer/moe/
+    README.md: prefer EP over TP for the expert layer when possible)."""
+    if "expert_tensor_parallel" in pins:
+        return (pins["expert_tensor_parallel"],)
+    if model.moe is None or tensor == 1:
+        return (1,)
+    spreads = "expert_parallel" not in pins and model.moe.experts % (expert * tensor) == 0
+    return (1,) if spreads else (1, tensor)
 
 
 def _pin(pins: Mapping[str, Any], field: str, otherwise: Iterable[Any]) -> Iterable[Any]:

@@ -77,6 +77,10 @@ def _levels(field: str, *, is_open: bool = True) -> dict[str, Answers]:
     return {OPEN: {}, **found} if is_open else found
 
 
+NEEDS: Mapping[str, Answers] = {"virtual_pipeline_parallel": {"pipeline_parallel": 2}}
+"""What a degree has no meaning without."""
+
+
 def _layouts() -> dict[str, Answers]:
     """How the model is spread: every ZeRO stage, FSDP2, copies under it, and every degree that the request knows, by
     twos."""
@@ -93,8 +97,10 @@ def _layouts() -> dict[str, Answers]:
             found[f"{label} {degree}"] = {**spread, degree: 2}
     found["megatron"] = megatron
     for degree in degrees:
-        found[f"megatron {degree}"] = {**megatron, degree: 2}
-    found["megatron grid"] = {**megatron, "tensor_parallel": 2, "pipeline_parallel": 2, "expert_parallel": 4}
+        found[f"megatron {degree}"] = {**megatron, **NEEDS.get(degree, {}), degree: 2}
+    grid = {**megatron, "tensor_parallel": 2, "pipeline_parallel": 2, "expert_parallel": 4}
+    found["megatron grid"] = grid
+    found["megatron split grid"] = {**grid, "virtual_pipeline_parallel": 2, "expert_tensor_parallel": 2}
     return found
 
 
@@ -265,9 +271,12 @@ def _is_legal(given: Answers) -> bool:
     cluster = [given.get(name, first[name]) for name in ("gpu", "gpus_per_node", "nodes")]
     resolved = _resolved(given["model"], *cluster)
     values = plan_values(given)
-    head, tail = stage_layers(resolved.model.layers, values.get("pipeline_parallel", 1))
+    stages, chunks = (values.get(f"{kind}pipeline_parallel", 1) for kind in ("", "virtual_"))
+    head, tail = stage_layers(resolved.model.layers, stages, chunks)
     plan = Plan(
-        **{"lora_targets": ("all-linear",), **values}, pipeline_first_layers=head, pipeline_last_layers=tail
+        **{"lora_targets": ("all-linear",), "gradient_accumulation_steps": stages, **values},
+        pipeline_first_layers=head,
+        pipeline_last_layers=tail,
     )
     return not illegal(plan, resolved.model)
 

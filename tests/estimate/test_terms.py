@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from advisor.estimate.activations import layer_bytes
-from advisor.estimate.memory import estimate_memory
+from advisor.estimate.memory import estimate_memory, in_flight
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.moments import Alive, loss_bytes, moments
 from advisor.estimate.parameters import count_parameters
@@ -219,6 +219,45 @@ def test_micro_batches_in_flight() -> None:
     )
     rows = estimate_memory(m.LLAMA_8B, plan, cluster()).stages
     assert rows[0]["activations"] > 3 * rows[3]["activations"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "chunks", "steps", "first", "last"),
+    [
+        (8, 1, 16, 8.0, 1.0),
+        (8, 2, 16, 8 * (1 + 7 / 16), 4.5),
+        (4, 4, 16, 4 * (1 + 3 / 16), 3.25),
+        (8, 2, 8, 8.0, 4.5),
+    ],
+)
+def test_chunks_in_flight(stages: int, chunks: int, steps: int, first: float, last: float) -> None:
+    """Megatron-LM's own formula for the first stage, (1 + (pp - 1) / (pp vp)) pp, and no more than a step has."""
+    plan = full(pipeline_parallel=stages, virtual_pipeline_parallel=chunks, gradient_accumulation_steps=steps)
+    assert in_flight(plan, 0) == pytest.approx(first)
+    assert in_flight(plan, stages - 1) == pytest.approx(last)
+
+
+def test_chunks_hold_more_activations() -> None:
+    plan = full(
+        pipeline_parallel=4, gradient_accumulation_steps=16, seq_len=8192, **{**MEGATRON, "recompute": "none"}
+    )
+    one, two = (
+        estimate_memory(m.LLAMA_8B, replace(plan, virtual_pipeline_parallel=v), cluster()).stages
+        for v in (1, 2)
+    )
+    # the layer whose backward runs first is not in flight any more
+    assert 1.2 < two[0]["activations"] / one[0]["activations"] < 1 + 3 / 8
+    assert two[0]["state"] == one[0]["state"]
+
+
+def test_sliced_experts_hold_every_ranks_tokens() -> None:
+    spread = full(tensor_parallel=2, expert_parallel=8, seq_len=8192, **{**MEGATRON, "recompute": "none"})
+    whole, parts = (
+        estimate_memory(m.QWEN3_30B, plan, cluster())
+        for plan in (spread, replace(spread, expert_parallel=4, expert_tensor_parallel=2))
+    )
+    assert parts.terms["activations"] > whole.terms["activations"]
+    assert parts.terms["weights"] == pytest.approx(whole.terms["weights"])
 
 
 def test_reference_model() -> None:

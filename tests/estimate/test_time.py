@@ -195,9 +195,22 @@ def test_the_range_names_its_causes() -> None:
 def test_virtual_stages_shorten_the_bubble() -> None:
     plan = _megatron(pipeline_parallel=4, gradient_accumulation_steps=8)
     sums = model_sums(m.LLAMA_8B)
-    one, four = (step_time(sums, plan, cluster(), 8192, 989.0, Software(virtual_stages=v)) for v in (1, 4))
+    one, four = (
+        step_time(sums, replace(plan, virtual_pipeline_parallel=v), cluster(), 8192, 989.0) for v in (1, 4)
+    )
     assert four.bubble < one.bubble / 3
     assert four.compute == one.compute
+    assert four.communication > one.communication, "each chunk hands its output on"
+
+
+def test_slicing_experts_gathers_their_tokens() -> None:
+    """Over as many ranks, spreading the experts is the cheaper way to split them."""
+    spread = _megatron(tensor_parallel=2, sequence_parallel=True, expert_parallel=8)
+    sliced = replace(spread, expert_parallel=4, expert_tensor_parallel=2)
+    sums = model_sums(m.QWEN3_30B)
+    whole, parts = (step_time(sums, plan, cluster(), 8192, 989.0) for plan in (spread, sliced))
+    assert parts.communication > whole.communication
+    assert parts.compute >= whole.compute
 
 
 def test_a_token_dispatched_once_crosses_the_network_less() -> None:

@@ -192,6 +192,11 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {**MEGATRON, "pipeline_parallel": 4, "pipeline_first_layers": 8, "pipeline_last_layers": 8},
         {"decoder_first_pipeline_num_layers": 8, "decoder_last_pipeline_num_layers": 8},
     ),
+    (
+        {**MEGATRON, "pipeline_parallel": 4, "virtual_pipeline_parallel": 2},
+        {"virtual_pipeline_model_parallel_size": 2, "pipeline_model_parallel_size": 4},
+    ),
+    ({**MEGATRON, "pipeline_parallel": 4}, {"virtual_pipeline_model_parallel_size": None}),
     ({**MEGATRON, "precision": "fp8", "tuning": "full"}, {"fp8_format": "e4m3", "fp8_recipe": "blockwise"}),
     (
         {**MEGATRON, "method": "grpo", "rollout_engine": "vllm", "gradient_accumulation_steps": 8},

@@ -223,6 +223,26 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     (
+        {
+            **RL,
+            **MEGATRON,
+            "method": "ppo",
+            "tuning": "full",
+            "pipeline_parallel": 4,
+            "virtual_pipeline_parallel": 2,
+            "expert_tensor_parallel": 2,
+        },
+        {
+            f"{ACTOR}.megatron.virtual_pipeline_model_parallel_size": 2,
+            "critic.megatron.virtual_pipeline_model_parallel_size": 2,
+            f"{ACTOR}.megatron.expert_tensor_parallel_size": 2,
+        },
+    ),
+    (
+        {**MEGATRON, "pipeline_parallel": 4, "virtual_pipeline_parallel": 3},
+        {"engine.virtual_pipeline_model_parallel_size": 3},
+    ),
+    (
         {**RL, **MEGATRON, "method": "ppo", "tuning": "full", "tensor_parallel": 2},
         {"critic.strategy": None, "critic.megatron.tensor_model_parallel_size": 2},
     ),
@@ -271,6 +291,7 @@ def test_round_trip(changes: dict[str, Any]) -> None:
                 "backend": "megatron",
                 "pipeline_parallel": 4,
                 "pipeline_first_layers": 8,
+                "virtual_pipeline_parallel": 2,
                 "offload": "optimizer",
             },
         ]

@@ -60,6 +60,7 @@ def test_the_figures_are_those_of_the_changed_plan() -> None:
         ({}, "quantization", "with tuning = qlora a GPU holds"),
         ({"gpus_per_node": 2}, "nodes", "with nodes = 2 a GPU holds"),
         ({"gpus_per_node": 2}, "pipeline_parallel", "with pipeline_parallel = 2 a GPU holds"),
+        ({"gpus_per_node": 2}, "virtual_pipeline_parallel", ""),
         ({"gpus_per_node": 1}, "tensor_parallel", "1 GPUs are too few"),
         ({"seq_len": 32768}, "seq_len", "it breaks a rule: 65536 tokens are more than"),
         ({}, "seed", ""),
@@ -71,6 +72,24 @@ def test_neighbours(plan: dict[str, Any], field: str, text: str) -> None:
     found = contrast(here(**plan), field)
     assert text in found
     assert bool(found) == bool(text)
+
+
+def test_chunks_go_where_their_micro_batches_do() -> None:
+    """TP = 8 to 4 doubles the replicas: 4 micro batches are too few for 8 stages in chunks, not for whole ones."""
+    chunks = {"virtual_pipeline_parallel": 2, "pipeline_first_layers": 12, "pipeline_last_layers": 10}
+    now = here("Qwen/Qwen3-235B-A22B", **{**MEGATRON, **chunks, "gradient_accumulation_steps": 8})
+    found = contrast(now, "tensor_parallel")
+    assert "with tensor_parallel = 4, virtual_pipeline_parallel = 1 a GPU holds" in found
+
+
+def test_chunks_split_the_stages_anew() -> None:
+    """94 layers on 8 stages are 11 + 12 x 6 + 11, in chunks of two 12 + 12 x 6 + 10."""
+    now = here("Qwen/Qwen3-235B-A22B", **MEGATRON)
+    found = contrast(now, "virtual_pipeline_parallel")
+    assert "with virtual_pipeline_parallel = 2" in found
+    assert "a GPU holds" in found
+    fewer = FACTS["virtual_pipeline_parallel"](now.plan, now.memory, now.resolved)
+    assert "7 / (1 x 64) = 11%" in fewer
 
 
 def test_what_the_framework_refuses_is_said() -> None:

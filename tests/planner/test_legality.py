@@ -16,6 +16,7 @@ from advisor.rules import load_framework
 
 QWEN = load_model("Qwen/Qwen3-235B-A22B")  # 94 layers, 64 heads, 4 key/value heads, 128 experts
 DEEPSEEK = load_model("deepseek-ai/DeepSeek-R1-0528")  # 61 layers, 256 experts
+GPT_OSS = load_model("openai/gpt-oss-120b")
 DENSE = load_model("Qwen/Qwen3-8B")  # 36 layers, 32 heads, 8 key/value heads
 
 
@@ -109,6 +110,32 @@ BROKEN = [
         "planner.fsdp-replicas",
         "groups of 8 GPUs do not split into EP = 16",
     ),
+    (
+        DENSE,
+        {"virtual_pipeline_parallel": 2},
+        "planner.virtual-stages",
+        "2 model chunks a rank need more than PP = 1",
+    ),
+    (
+        QWEN,
+        {
+            "pipeline_parallel": 8,
+            "pipeline_first_layers": 11,
+            "pipeline_last_layers": 11,
+            "virtual_pipeline_parallel": 2,
+        },
+        "planner.virtual-stages",
+        "a stage of 11 layers does not split into 2 model chunks",
+    ),
+    (
+        DENSE,
+        {"pipeline_parallel": 4, "virtual_pipeline_parallel": 3, "gradient_accumulation_steps": 6},
+        "planner.virtual-batches",
+        "6 micro batches are no multiple of PP = 4",
+    ),
+    (DENSE, {"expert_tensor_parallel": 2}, "planner.expert-slices", "ETP = 2, but the model has no experts"),
+    (QWEN, {"expert_tensor_parallel": 5}, "planner.expert-slices", "width 1536 do not split over ETP = 5"),
+    (GPT_OSS, {"expert_tensor_parallel": 2}, "planner.expert-slices", "experts with biases are whole"),
 ]
 
 
@@ -130,6 +157,9 @@ PUBLISHED = [
                 "expert_parallel": 8}),
     (DEEPSEEK, {"nodes": 16, "tensor_parallel": 8, "pipeline_parallel": 16, "pipeline_last_layers": 1,
                 "expert_parallel": 8}),
+    (QWEN, {"nodes": 16, "tensor_parallel": 4, "pipeline_parallel": 8, "pipeline_first_layers": 12,
+            "pipeline_last_layers": 10, "virtual_pipeline_parallel": 2, "expert_parallel": 8,
+            "gradient_accumulation_steps": 16}),
 ]  # fmt: skip
 
 
@@ -155,6 +185,20 @@ def test_uneven_split(layers: int, stages: int, expected: tuple[int, int]) -> No
     assert stage_layers(layers, stages) == expected
 
 
+@pytest.mark.parametrize(
+    ("layers", "stages", "chunks", "expected"),
+    [
+        (94, 8, 2, (12, 10)),
+        (94, 4, 2, (24, 22)),
+        (36, 2, 2, (0, 0)),
+        (80, 8, 4, (4, 4)),
+        (61, 8, 2, (7, 6)),  # a prime number of layers has no such split: as without chunks, and illegal
+    ],
+)
+def test_uneven_split_into_chunks(layers: int, stages: int, chunks: int, expected: tuple[int, int]) -> None:
+    assert stage_layers(layers, stages, chunks) == expected
+
+
 def test_every_row_is_broken_on_purpose() -> None:
     assert {row.id for row in TABLE} == {row for _, _, row, _ in BROKEN}
 
@@ -171,6 +215,13 @@ PINNED = [
      "8 GPUs do not split into groups of ETP x EP x PP = 16"),
     ("Qwen/Qwen3-8B", {"pipeline_parallel": 4, "pipeline_first_layers": 7}, "verl",
      "29 of 36 layers do not split over 3 of PP = 4 stages"),
+    ("Qwen/Qwen3-8B", {"pipeline_parallel": 4, "virtual_pipeline_parallel": 8}, "ms-swift",
+     "a stage of 9 layers does not split into 8 model chunks"),
+    ("Qwen/Qwen3-8B", {"pipeline_parallel": 4, "virtual_pipeline_parallel": 3, "gradient_accumulation_steps": 6}, "verl",
+     "6 micro batches are no multiple of PP = 4"),
+    ("Qwen/Qwen3-8B", {"virtual_pipeline_parallel": 2}, "trl", "there are no pipeline stages to split further"),
+    ("Qwen/Qwen3-8B", {"method": "grpo", "pipeline_parallel": 2, "virtual_pipeline_parallel": 2}, "ms-swift",
+     "log-probabilities are computed with the first model chunk"),
     ("Qwen/Qwen3-8B", {"context_parallel": 2, "backend": "megatron", "seq_len": 1001}, "ms-swift", "1001 tokens"),
     ("Qwen/Qwen3-8B", {"method": "grpo", "generations": 8, "micro_batch_size": 1, "gradient_accumulation_steps": 4,
                        "gpus_per_node": 1}, "trl", "4 answers per step do not split into groups of 8"),

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from advisor.frameworks import NAMES
 from advisor.plan import changed
 from advisor.planner.fill import Unfilled
+from advisor.planner.interleave import CHUNKS, chunked
 from advisor.planner.legality import is_legal
-from advisor.planner.order import order
+from advisor.planner.order import describe, order
 from advisor.planner.search import Found, Searcher
 from advisor.planner.space import rollouts, skeletons, squeezes
 from advisor.request import parse_request
@@ -129,6 +130,56 @@ def test_brute_force_finds_nothing_better() -> None:
                         rules, candidate.plan, searcher.facts
                     ):
                         assert candidate.seconds >= best * 0.97
+
+
+SPLITS: list[tuple[str, dict[str, Any], str]] = [
+    # framework, request, what the plan found splits further
+    ("verl", {"model": "mistralai/Mixtral-8x7B-Instruct-v0.1", "nodes": 2}, "VPP"),
+    ("verl", {"model": "mistralai/Mixtral-8x22B-Instruct-v0.1", "nodes": 4}, ""),
+    ("verl", {"model": "mistralai/Mixtral-8x22B-Instruct-v0.1", "nodes": 8, "global_batch_size": 32}, "ETP"),
+    ("ms-swift", {"model": "Qwen/Qwen3-235B-A22B", "nodes": 8}, "VPP"),
+    ("ms-swift", {"model": "Qwen/Qwen3-30B-A3B", "nodes": 1}, ""),
+    ("ms-swift", {"model": "Qwen/Qwen3-32B", "nodes": 2, "global_batch_size": 16}, "VPP"),
+    ("verl", {"model": "Qwen/Qwen3-8B", "nodes": 4, "gpu": "a100-sxm-40", "global_batch_size": 256}, ""),
+]
+
+
+@pytest.mark.parametrize(("name", "answers", "splits"), SPLITS)
+def test_no_model_chunks_and_no_slicing_of_experts_left_out_is_better(
+    name: str, answers: dict[str, Any], splits: str
+) -> None:
+    """Every layout with 1, 2 and 4 model chunks and, where they are spread, with whole and sliced experts, against what
+    the search finds, which tries few of them."""
+    request = resolved(tuning="full", gpus_per_node=8, backend="megatron", **answers)
+    rules = load_framework(name)
+    searcher = Searcher(request)
+    found = searcher.search(rules)
+    assert found.best is not None
+    assert found.best.memory.fits == "fits"
+    assert splits in describe(found.best.plan)
+    skeleton = next(skeletons(request))
+    for plan in searcher._backends(rules, skeleton):
+        for layout in searcher._layouts(rules, plan, skeleton.pins):
+            degrees = {1, layout.tensor_parallel if layout.expert_parallel > 1 else 1}
+            for tried, slices in product(
+                (chunked(layout, request.model, chunks, {}) for chunks in (1, *CHUNKS)), degrees
+            ):
+                way = changed(tried, {"expert_tensor_parallel": slices})
+                candidate = searcher._fill(rules, way, skeleton.pins)
+                if candidate is None or candidate.memory.fits != "fits":
+                    continue
+                if not searcher._limited(rules, candidate, skeleton.pins):
+                    assert order(found.best)[:2] <= order(candidate)[:2], describe(candidate.plan)
+
+
+def test_an_interleaved_schedule_that_was_asked_for_gets_its_micro_batches() -> None:
+    """Eight replicas' share of 64 sequences would be 16 micro batches of 1: no multiple of three stages."""
+    asked = {"model": "Qwen/Qwen3-8B", "nodes": 3, "pipeline_parallel": 3, "virtual_pipeline_parallel": 4}
+    found = search("ms-swift", tuning="full", gpus_per_node=8, backend="megatron", **asked)
+    assert found.best is not None
+    plan = found.best.plan
+    assert plan.virtual_pipeline_parallel == 4
+    assert plan.gradient_accumulation_steps % 3 == 0
 
 
 def test_changed_is_dataclasses_replace() -> None:

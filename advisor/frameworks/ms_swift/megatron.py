@@ -63,6 +63,8 @@ MEGATRON_ROWS: tuple[Row, ...] = (
         when=lambda p: megatron(p) and p.pipeline_first_layers > 0, group=SPREAD),
     Key("pipeline_last_layers", "decoder_last_pipeline_num_layers", "layers of the last stage",
         when=lambda p: megatron(p) and p.pipeline_last_layers > 0, group=SPREAD),
+    Key("virtual_pipeline_parallel", "virtual_pipeline_model_parallel_size", "model chunks of a rank: a shorter bubble",
+        when=lambda p: megatron(p) and p.virtual_pipeline_parallel > 1, group=SPREAD, since="4.0.0"),
     Key("context_parallel", "context_parallel_size", "ranks that split the sequence", when=megatron, group=SPREAD),
     Key("expert_parallel", "expert_model_parallel_size", "ranks over which experts are spread", when=megatron,
         group=SPREAD),

@@ -344,6 +344,12 @@ PARALLEL_ROWS: tuple[Row, ...] = (
         "layers of the last stage",
         lambda p: p.pipeline_last_layers > 0,
     ),
+    *_split(
+        "virtual_pipeline_parallel",
+        "virtual_pipeline_model_parallel_size",
+        "model chunks each rank holds: a shorter bubble",
+        lambda p: p.virtual_pipeline_parallel > 1,
+    ),
     *_split("expert_parallel", "expert_model_parallel_size", "ranks the experts are spread over"),
     *_split(
         "expert_tensor_parallel",
