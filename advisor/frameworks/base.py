@@ -60,11 +60,19 @@ class Smoke:
     """Layers of the tiny model that train under `tuning: freeze`, where they are named; else the last ones."""
     partial: str = ""
     """Non-empty: what the CPU run leaves out (prints PARTIAL, exits 6)."""
+    spread_left_out: str = ""
+    """Non-empty: how several CPU processes spread the run instead of as planned: data parallel."""
     rl: bool = False
     judge_arguments: tuple[str, ...] = ()
     """Options of the judge, beyond --world-size and --model-dir."""
     judged_roles: tuple[str, ...] = ("config", "accelerate")
     """Roles of the files that the judge is given."""
+
+
+def data_parallel_on_cpu(plan: Plan) -> str:
+    """What is left out where accelerate does the sharding: without GPUs it looks at no FSDP setting
+    (accelerate==1.15.0:accelerate/state.py:985)."""
+    return "FSDP2 (accelerate shards on GPUs alone: the processes trained data parallel)" if plan.fsdp else ""
 
 
 class Framework(Protocol):

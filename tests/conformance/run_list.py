@@ -33,7 +33,9 @@ from advisor.facts.models import load_model
 from advisor.frameworks import framework
 from advisor.frameworks.digest import job_of
 from advisor.plan import Plan
+from advisor.rules import load_framework
 from advisor.rules.evidence import Proof
+from advisor.rules.implied import implied_values
 from advisor.starter.build import smoke_of
 from tests.conformance.record import keep, keep_parsed, proof_of_parsing, proof_of_run
 from tests.conformance.starters import (
@@ -123,7 +125,8 @@ def execute(run: Run, folder: Path) -> Result:
     if code != CODES[run.outcome]:
         return Result(run, False, f"exit {code}: {last_line(output)}", "", seconds, output)
     found = _line(output, "checkpoint: ")
-    problem = count_differs(folder, trained_plan(run, advice)[0], found)
+    trained = trained_plan(run, advice)[0]
+    problem = count_differs(folder, trained, found) or not_sharded(folder, trained, run.processes)
     if problem:
         return Result(run, False, problem, found, seconds, output)
     if run.then:
@@ -163,6 +166,24 @@ def count_differs(folder: Path, trained: Plan, found: str) -> str:
     return ""
 
 
+def not_sharded(folder: Path, trained: Plan, processes: int) -> str:
+    """Whether the run left no trace of the sharding it is said to have had: a framework that takes the settings
+    may still train data parallel.
+
+    DeepSpeed writes `latest` beside its states; verl a file of each rank's shard; Unsloth says what it sharded.
+    """
+    if processes == 1 or trained.backend != "hf" or not trained.zero_stage:
+        return ""
+    work = folder / "smoke" / "work"
+    if trained.fsdp:
+        log = work / "log.txt"
+        said = log.exists() and "FSDP2 sharded" in log.read_text("utf-8", errors="replace")
+        there = said or any(work.rglob("model_world_size_*_rank_1.pt"))
+    else:
+        there = any(work.rglob("latest"))
+    return "" if there else "nothing of the run says that it was sharded"
+
+
 def proofs_of(run: Run, advice: Advice, found: str, seconds: float) -> tuple[Proof, ...]:
     """The judge has accepted the emitted files, and the trained plan has trained."""
     assert advice.best is not None
@@ -188,7 +209,23 @@ def trained_plan(run: Run, advice: Advice) -> tuple[Plan, str]:
     assert advice.best is not None
     module, plan = framework(run.framework), advice.best.plan
     smoked = smoke_of(module, plan, job_of(module, plan, advice.resolved.model, advice.best.version))
-    return smoked.trained or plan, smoked.partial
+    trained = smoked.trained or plan
+    if not smoked.spread_left_out:
+        return trained, smoked.partial
+    spread = smoked.spread_left_out if run.processes > 1 else ""
+    return data_parallel(run.framework, trained), ", ".join(part for part in (smoked.partial, spread) if part)
+
+
+def data_parallel(name: str, plan: Plan) -> Plan:
+    """The plan without FSDP, in the types that the framework then trains in."""
+    plain = Plan()
+    alike = replace(
+        plan, fsdp=False, fsdp_replicas=1, zero_stage=0, offload="none", param_dtype=plain.param_dtype,
+        master_weights=plain.master_weights,
+    )  # fmt: skip
+    habits = implied_values(load_framework(name), alike)
+    types = {field: habits[field] for field in ("param_dtype", "master_weights") if field in habits}
+    return replace(alike, **types).normalised()
 
 
 def export_adapter(folder: Path, run: Run) -> str:

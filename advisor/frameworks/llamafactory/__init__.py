@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from advisor.errors import InputError
-from advisor.frameworks.base import Emitted, Smoke, unquantized
+from advisor.frameworks.base import Emitted, Smoke, data_parallel_on_cpu, unquantized
 from advisor.frameworks.llamafactory.data import data_need, dataset_entry
 from advisor.frameworks.llamafactory.reading import READING
 from advisor.frameworks.llamafactory.table import DATASET, NAME, TABLE
@@ -73,7 +73,12 @@ def smoke(plan: Plan, job: Job) -> Smoke:
     if plan.offload == "experts":
         nearest = replace(plan, offload="none", lora_targets=("attention",))
         return Smoke(reward_head=False, judged_roles=roles, trained=nearest, partial=LEFT_OUT)
-    return Smoke(reward_head=False, judged_roles=roles, trained=unquantized(plan))
+    return Smoke(
+        reward_head=False,
+        judged_roles=roles,
+        trained=unquantized(plan),
+        spread_left_out=data_parallel_on_cpu(plan),
+    )
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:

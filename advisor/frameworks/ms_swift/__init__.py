@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from advisor.frameworks.base import SERVER_FILE, Emitted, Smoke, scored_alike
+from advisor.frameworks.base import SERVER_FILE, Emitted, Smoke, data_parallel_on_cpu, scored_alike
 from advisor.frameworks.ms_swift.data import data_need
 from advisor.frameworks.ms_swift.reading import READING
 from advisor.frameworks.ms_swift.table import TABLE
@@ -78,7 +78,14 @@ def smoke(plan: Plan, job: Job) -> Smoke:
     left_out = "Megatron needs GPUs: the same method was trained on transformers" if megatron(plan) else ""
     trained = nearest(plan) if megatron(plan) else None
     second = {"longer_plugin.py": f"{NAME}/smoke/longer_plugin.py"} if second_reward(plan, job) else {}
-    return Smoke(files=second, rl=plan.online, partial=left_out, trained=trained, layers=TINY_LAYERS)
+    return Smoke(
+        files=second,
+        rl=plan.online,
+        partial=left_out,
+        trained=trained,
+        layers=TINY_LAYERS,
+        spread_left_out=data_parallel_on_cpu(plan),
+    )
 
 
 def second_reward(plan: Plan, job: Job) -> bool:

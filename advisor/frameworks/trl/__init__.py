@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advisor.frameworks.base import SERVER_FILE, DataNeed, Emitted, Smoke, data_kind, longer, unquantized
+from advisor.frameworks.base import (
+    SERVER_FILE,
+    DataNeed,
+    Emitted,
+    Smoke,
+    data_kind,
+    data_parallel_on_cpu,
+    longer,
+    unquantized,
+)
 from advisor.frameworks.shared import on_server
 from advisor.frameworks.table import (
     Job,
@@ -71,7 +80,12 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
-    return Smoke(files=longer(plan, job), rl=plan.online, trained=unquantized(plan))
+    return Smoke(
+        files=longer(plan, job),
+        rl=plan.online,
+        trained=unquantized(plan),
+        spread_left_out=data_parallel_on_cpu(plan),
+    )
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
