@@ -15,7 +15,7 @@ import yaml
 
 from advisor.facts.models import load_model
 from advisor.frameworks import NAMES
-from advisor.plan import METHODS, OFFLOADS, QUANTIZATIONS, ROLLOUT_ENGINES, TUNINGS, Plan
+from advisor.plan import METHODS, OFFLOADS, QUANTIZATIONS, ROLLOUT_ENGINES, ROLLOUT_PLACEMENTS, TUNINGS, Plan
 from advisor.rules import evidence, load_framework
 from advisor.rules.evidence import KINDS, Proof, as_run, cell_of, load_proofs, proof_of, proven
 from tests.conformance.record import write
@@ -179,7 +179,9 @@ def test_the_shipped_rows(name: str) -> None:
         assert cell.tuning in TUNINGS
         assert cell.quantization in QUANTIZATIONS
         assert cell.offload in OFFLOADS
-        assert cell.rollout in ROLLOUT_ENGINES
+        engine, _, placement = cell.rollout.partition("+")
+        assert engine in ROLLOUT_ENGINES
+        assert placement in ("", *ROLLOUT_PLACEMENTS)
         assert cell_of(row.as_plan(), load_model(row.model)) == cell, "the row's plan is of another cell"
         assert row.kind not in ("ran_cpu", "ran_gpu") or row.run in listed
 
