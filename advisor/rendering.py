@@ -24,6 +24,9 @@ BARE = re.compile(r"[\w./:@%+,=<>\[\]*~ \-]*", re.ASCII)
 """What `|bare` lets through: no quotes, no dollar sign, no backslash, no newline, no backtick."""
 
 
+CODE_SPAN = re.compile(r"(`[^`]+`)")
+
+
 def yaml_scalar(value: Any) -> str:
     """One YAML 1.1/1.2-safe scalar or flow value. Strings are always double-quoted: PyYAML, YAML 1.2
     readers and OmegaConf disagree on what a plain `no`, `1e-5` or `0o17` is."""
@@ -77,8 +80,12 @@ def json_literal(value: Any) -> str:
 
 
 def markdown_text(value: Any) -> str:
-    """Prose in a README: one paragraph, no raw HTML."""
-    return " ".join(str(value).split()).replace("<", "&lt;").replace(">", "&gt;")
+    """Prose in a README: one paragraph, no raw HTML. Code spans stay as they are: nothing in them is markup."""
+    parts = CODE_SPAN.split(" ".join(str(value).split()))
+    return "".join(
+        part if number % 2 else part.replace("<", "&lt;").replace(">", "&gt;")
+        for number, part in enumerate(parts)
+    )
 
 
 def bash_word(value: Any) -> str:
