@@ -84,8 +84,13 @@ def describe(plan: Plan) -> str:
         parts.append(f"ZeRO-{plan.zero_stage}")
     elif plan.world_size > 1:
         parts.append("DDP")
+    if plan.backend != "megatron":
+        spread = (("TP", plan.tensor_parallel), ("EP", plan.expert_parallel))
+        parts += [f"{name}{degree}" for name, degree in spread if degree > 1]
     if plan.context_parallel > 1:
         parts.append(f"CP{plan.context_parallel}")
+    if plan.compile:
+        parts.append("compiled")
     if plan.offload == "experts":
         parts.append("experts on the host")
     elif plan.offload != "none":
