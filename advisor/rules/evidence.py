@@ -147,12 +147,19 @@ def _unsharded(plan: Plan) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
-def load_proofs(framework: str, root: Path | None = None) -> tuple[Proof, ...]:
-    """The rows of one framework; none where nothing was recorded."""
+def load_proofs(
+    framework: str, root: Path | None = None, about: tuple[str, str] | None = None
+) -> tuple[Proof, ...]:
+    """The rows of one framework; none where nothing was recorded. `about`: only those of this method and tuning, which
+    an advice is quicker with than with all."""
     path = (root or rules_root()) / "evidence" / f"{framework}.jsonl"
     if not path.exists():
         return ()
-    return tuple(proof_of(json.loads(line)) for line in path.read_text("utf-8").splitlines())
+    lines = path.read_text("utf-8").splitlines()
+    if about:
+        words = f'"method": "{about[0]}", "tuning": "{about[1]}"'
+        lines = [line for line in lines if words in line]
+    return tuple(proof_of(json.loads(line)) for line in lines)
 
 
 def proof_of(row: Mapping[str, Any]) -> Proof:
@@ -169,8 +176,9 @@ def proven(
     `digest` gives today's; it is asked for only where there is a row. Where nothing was trained, `nearest` is
     the run that comes closest, with what it left out.
     """
-    proofs = [proof for proof in load_proofs(framework) if proof.version == version]
     cell = cell_of(plan, model)
+    known = load_proofs(framework, about=(cell.method, cell.tuning))
+    proofs = [proof for proof in known if proof.version == version]
     found: dict[str, Any] = {}
     for kind in KINDS:
         here = [proof for proof in proofs if proof.kind == kind and proof.cell == cell]

@@ -46,7 +46,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the rows that there are."""
 
     def put(*proofs: Proof) -> None:
-        monkeypatch.setattr(evidence, "load_proofs", lambda framework: proofs)
+        monkeypatch.setattr(evidence, "load_proofs", lambda framework, about: proofs)
 
     return put
 
@@ -175,6 +175,7 @@ def test_the_shipped_rows(name: str) -> None:
         assert row.digests
         assert all(re.fullmatch(r"[0-9a-f]{12}", digest) for digest in row.digests), row
         cell = row.cell
+        assert row in load_proofs(name, about=(cell.method, cell.tuning))
         assert cell.method in METHODS
         assert cell.tuning in TUNINGS
         assert cell.quantization in QUANTIZATIONS
