@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +39,16 @@ class TrainingMemory:
 
     setting: Setting
     margins: Margins
-    stages: tuple[_Stage, ...]
+    known: list[_Stage]
+    rest: Iterator[_Stage]
+    """Stages that nobody has asked for yet."""
+
+    def stages(self) -> Iterator[_Stage]:
+        """Stage by stage, each worked out once."""
+        yield from self.known
+        for stage in self.rest:
+            self.known.append(stage)
+            yield stage
 
 
 TrainedMemory = dict[tuple[Any, ...], TrainingMemory]
@@ -74,7 +84,7 @@ def estimate_memory(
     s, m = training.setting, training.margins
     if s.plan is not plan:
         s = replace(s, plan=plan)
-    found = [_between(s, m, stage, teacher, cluster) for stage in training.stages]
+    found = [_between(s, m, stage, teacher, cluster) for stage in training.stages()]
     stages = tuple(_stage_row(s, stage) for stage in found) if all_stages and len(found) > 1 else ()
     return _finish(s, m, cluster, found, stages, teacher, all_stages)
 
@@ -85,8 +95,12 @@ def training_fits(model: ModelFacts, plan: Plan, cluster: ClusterFacts, trained:
     training = _shared(model, plan, cluster, None, trained)
     factor = cluster.correction.memory if cluster.correction else 1.0
     room = cluster.gpu_memory_gib / factor
-    ranges = [stage.range for stage in training.stages]
-    return max(each.likely for each in ranges) <= room and min(each.high for each in ranges) <= room
+    surely = False
+    for stage in training.stages():
+        if stage.range.likely > room:
+            return False
+        surely = surely or stage.range.high <= room
+    return surely
 
 
 def _shared(
@@ -112,16 +126,20 @@ def _training(
     """Stage by stage, with the micro batches it has in flight."""
     s = make_setting(model_sums(model), plan, software)
     m = margins(s)
-    counts = stage_layers(plan, s.sums.layers)
-    found: list[_Stage] = []
+    return TrainingMemory(s, m, [], _stages(s, m, teacher, cluster, every))
+
+
+def _stages(
+    s: Setting, m: Margins, teacher: ModelFacts | None, cluster: ClusterFacts, every: bool
+) -> Iterator[_Stage]:
+    counts = stage_layers(s.plan, s.sums.layers)
     total, start = len(counts), 0
     for index, count in enumerate(counts):
         if every or index < 2 or index == total - 1:
-            flight = in_flight(plan, index)
+            flight = in_flight(s.plan, index)
             part = stage_parts(s, start, count, index == 0, index == total - 1, flight)
-            found.append(_stage(s, m, part, teacher, cluster))
+            yield _stage(s, m, part, teacher, cluster)
         start += count
-    return TrainingMemory(s, m, tuple(found))
 
 
 def in_flight(plan: Plan, stage: int) -> float:

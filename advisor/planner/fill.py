@@ -59,6 +59,7 @@ class Filler:
         self._trained: TrainedMemory = {}
         self._training_seconds: TrainedSeconds = {}
         self._generating: dict[tuple[Any, ...], float] = {}
+        self._sizes: dict[tuple[Any, ...], list[tuple[int, int]]] = {}
 
     @property
     def estimated(self) -> int:
@@ -142,10 +143,17 @@ class Filler:
 
     def sizes(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
         """The plan at each legal micro batch, smallest first."""
-        for size in self._micro_batches(plan, pins):
-            tried = self._batch(plan, size, pins)
-            if is_legal_batch(tried):
-                yield tried
+        asked = (
+            pins.get("micro_batch_size"),
+            pins.get("gradient_accumulation_steps"),
+            "virtual_pipeline_parallel" in pins,
+        )
+        key = (*_batched(plan), *asked)
+        sizes = self._sizes.get(key)
+        if sizes is None:
+            tried = [self._batch(plan, size, pins) for size in self._micro_batches(plan, pins)]
+            sizes = self._sizes[key] = [_batch_of(each) for each in tried if is_legal_batch(each)]
+        return (_sized(plan, micro, steps) for micro, steps in sizes)
 
     def _micro_batches(self, plan: Plan, pins: Mapping[str, Any]) -> list[int]:
         if "micro_batch_size" in pins:
@@ -165,9 +173,7 @@ class Filler:
             stages = plan.pipeline_parallel if "virtual_pipeline_parallel" in pins else 1
             while steps % stages or (plan.online and micro * steps % plan.generations):
                 steps += 1
-        if micro == plan.micro_batch_size and steps == plan.gradient_accumulation_steps:
-            return plan
-        return changed(plan, {"micro_batch_size": micro, "gradient_accumulation_steps": steps})
+        return _sized(plan, micro, steps)
 
     def _estimate(self, plan: Plan) -> Candidate:
         self.examined += 1
@@ -210,6 +216,18 @@ class Filler:
 
 
 _engine = attrgetter(*NO_ENGINE)
+_batched = attrgetter(
+    "method", "seq_len", "generations", "nodes", "gpus_per_node", "tensor_parallel", "pipeline_parallel",
+    "virtual_pipeline_parallel", "context_parallel",
+)  # fmt: skip
+"""What the micro batches of a plan depend on."""
+_batch_of = attrgetter("micro_batch_size", "gradient_accumulation_steps")
+
+
+def _sized(plan: Plan, micro: int, steps: int) -> Plan:
+    if micro == plan.micro_batch_size and steps == plan.gradient_accumulation_steps:
+        return plan
+    return changed(plan, {"micro_batch_size": micro, "gradient_accumulation_steps": steps})
 
 
 @dataclass(slots=True)
@@ -220,6 +238,8 @@ class _Training:
     batch: int
     seconds: float = 0.0
     """Of a step, once asked for."""
+    fits: bool | None = None
+    """Whether it could, once asked for."""
 
 
 class Unfilled:
@@ -236,6 +256,8 @@ class Unfilled:
         holds a training step while no engine takes memory, the fastest training, plus generation and weight sync."""
         if layout.rollout_placement == "separate-async":
             return True  # how much of the generation shows depends on the training beside it
+        if not self._holds():
+            return False
         limit = slowest(layout, coarse(bar.plan, bar.seconds))
         between: dict[int, float] = {}
         most: Sequence[int] | None = None
@@ -250,9 +272,21 @@ class Unfilled:
                 sizes = range(len(row)) if open_sizes is None else open_sizes
                 open_sizes = [size for size in sizes if self._seconds(row[size], layout, between) <= limit]
                 most = open_sizes if most is None else most
-                if open_sizes and self.filler.could_fill(row[open_sizes[0]].plan):
+                if open_sizes and self._fits(row[open_sizes[0]]):
                     return True
         return False
+
+    def _holds(self) -> bool:
+        """Whether anything fits: the way that holds least, with the smallest micro batch."""
+        if not self.ways:
+            return False
+        least = self._row(len(self.ways) - 1, len(self.ways[-1]) - 1)
+        return not least or self._fits(least[0])
+
+    def _fits(self, training: _Training) -> bool:
+        if training.fits is None:
+            training.fits = self.filler.could_fill(training.plan)
+        return training.fits
 
     def _seconds(self, training: _Training, layout: Plan, between: dict[int, float]) -> float:
         """A sequence's share of the step."""

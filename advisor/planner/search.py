@@ -189,7 +189,7 @@ class Searcher(Filler):
                     continue
                 if candidate.memory.fits == "fits":
                     fastest = min(fastest, candidate.seconds)
-                    if plan.online and bar.is_passed(candidate):
+                    if bar.is_passed(candidate):
                         bar.set(candidate, not self._limited(rules, candidate, skeleton.pins))
                 if candidate.memory.fits != "no":
                     fitting.append(candidate)

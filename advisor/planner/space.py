@@ -253,7 +253,7 @@ def _pin(pins: Mapping[str, Any], field: str, otherwise: Iterable[Any]) -> Itera
 
 def squeezes(plan: Plan, pins: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """Ways to hold fewer activations, fastest first: lists that differ only in how much is recomputed, the
-    last of a list holding the least."""
+    last of a list holding the least, that of the last list the least of all."""
     if plan.backend == "megatron":
         for offload in _pin(pins, "offload", ("none", "optimizer")):
             yield [

@@ -213,6 +213,10 @@ def test_the_way_that_recomputes_most_holds_least(answers: dict[str, Any]) -> No
                     sizes = [searcher._estimate(plan).memory.excess if plan else None for plan in settled]
                     if sizes[-1] is not None and sizes[-1] > 1:
                         assert all(size is None or size > 1 for size in sizes)
+                ways = list(chain.from_iterable(squeezes(layout, skeleton.pins)))
+                plans = [searcher._settle(rules, replace(layout, **way), skeleton.pins) for way in ways]
+                if plans[-1] and not searcher.could_fill(plans[-1]):
+                    assert not any(plan and searcher.could_fill(plan) for plan in plans)
 
 
 def test_an_engine_stays_inside_a_node_where_one_holds_the_weights() -> None:
