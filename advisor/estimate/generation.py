@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from advisor.estimate.model_sums import ModelSums
-from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.rollout import GIB, cache_bytes_per_token, engine_weights
 from advisor.estimate.speed import DEFAULT_BANDWIDTH_GB_S, GIGA, Rates, network_bytes
 from advisor.estimate.states import sharding_stage
@@ -86,20 +85,13 @@ def _rows_at_once(
 
 
 def sync_seconds(sums: ModelSums, plan: Plan, cluster: ClusterFacts, r: Rates) -> float:
-    """The trained weights brought to the engine once per step, in 16 bit, to machines of its own over one port of the
-    network (one rank sends to all engines); and, where the training state rests in host memory meanwhile, its way
-    there and back."""
+    """The trained weights brought to the engine once per step, in 16 bit; to machines of its own over one port of the
+    network (one rank sends to all engines). A training state that rests in host memory meanwhile is counted with what
+    the host costs (estimate/traffic.py). Ignores that an engine which sleeps with its weights in host memory takes
+    them back before the new ones overwrite them: twice its weights over PCIe."""
     if plan.rollout_engine != "vllm":
         return 0.0
     rate = r.constants.sync_gb_s * GIGA
     if plan.rollout_nodes:
         rate = min(rate, network_bytes(cluster))
-    seconds = 2.0 * sums.total / rate
-    if plan.rollout_offload:
-        owned = sum(trainable_parameters(sums, plan)) * plan.fsdp_replicas / plan.world_size
-        seconds += 2.0 * STATE_BYTES * owned / (r.constants.pcie_gb_s * GIGA)
-    return seconds
-
-
-STATE_BYTES = 14.0
-"""16-bit weight, fp32 copy and two moments: what a sharded trainable parameter moves."""
+    return 2.0 * sums.total / rate

@@ -6,7 +6,7 @@ from advisor.estimate.host_experts import experts_away
 from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.speed import GIGA, Rates, exchange_seconds, link_bytes
-from advisor.estimate.states import sharding_stage
+from advisor.estimate.states import sharding_stage, state_bytes
 from advisor.estimate.work import recomputes
 from advisor.facts.software import Software
 from advisor.facts.types import ClusterFacts
@@ -125,19 +125,29 @@ def _reduction(plan: Plan, cluster: ClusterFacts, local: float, data: int) -> fl
 
 
 def _parked_seconds(sums: ModelSums, plan: Plan, owned: float, pcie: float) -> float:
-    """Weights and optimizer states of a GPU to the host and back, once a step, around the generation."""
+    """Of a training state that waits on the host while the engine generates: optimizer states to the GPU and back
+    once a step, weights once for each phase that needs them. Gradient buffers are freed, not moved.
+
+    verl loads and offloads weights around the log-probabilities, around the update and around the weight sync, the
+    optimizer around the update alone (verl==0.9.1:verl/workers/engine/base.py:314, engine_workers.py:811). ms-swift
+    moves both once, around the generation (ms-swift==4.6.0:swift/rlhf_trainers/grpo_trainer.py:1843), so that its
+    weights travel less than counted here.
+    """
     if not plan.rollout_offload:
         return 0.0
     experts = sums.expert_per_layer * sums.moe_layers
     dense = (sums.total - experts) / plan.tensor_parallel
     held = (dense + experts / (plan.expert_parallel * plan.expert_tensor_parallel)) / plan.pipeline_parallel
-    weights = 2.0 * (
-        sums.total * plan.fsdp_replicas / plan.world_size
-        if plan.backend == "hf" and sharding_stage(plan) >= 3
-        else held
-    )
-    states = 12.0 * owned if plan.offload == "none" else 0.0
-    return 2.0 * (weights + states) / pcie
+    if plan.backend == "hf" and sharding_stage(plan) >= 3:
+        held = sums.total * plan.fsdp_replicas / plan.world_size
+    each = state_bytes(plan)
+    weights = (each.weight if plan.tuning == "full" else each.frozen) * held
+    states = each.optimizer * owned if plan.offload == "none" else 0.0
+    return 2.0 * (PARKED_PHASES * weights + states) / pcie
+
+
+PARKED_PHASES = 3
+"""Log-probabilities, update and weight sync."""
 
 
 def step_parts(

@@ -251,4 +251,5 @@ def test_an_engine_over_nodes_spreads_its_experts() -> None:
         )
     )
     assert spread.rollout < alone.rollout
-    assert away.sync > spread.sync
+    assert away.sync == spread.sync
+    assert away.offload > spread.offload == 0
