@@ -118,7 +118,8 @@ JOURNEYS = (
             "Megatron TP4 PP8 EP8, virtual stages 2, no offload of the optimizer's step, 128 H100",
             PRACTICE_235B, {"tensor_parallel": 4, "expert_parallel": 8, **CHUNKS_235B},
         ),
-        "Stages x expert ranks are 64 in both, two chunks a stage; ours slices no matrix; what goes to the host buys room for the engine's cache.",
+        "Stages x expert ranks are 64 in both, two chunks a stage; ours slices no matrix, and the host buys room for the "
+        "engine's cache.",
     ),
     Journey(
         "DeepSeek-R1-0528 GRPO, full, 12 x 8 H20",
