@@ -27,6 +27,8 @@ class Emitted:
     """config, script, accelerate, deepspeed, fsdp, dataset_info, reward, data, launch, smoke, requirements ..."""
     text: str
     executable: bool = False
+    keys: tuple[str, Mapping[str, Any]] | None = None
+    """(name in rules/schemas, content) of a configuration that stands beside those of the framework's table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,11 @@ def _sharding(plan: Plan) -> str:
     return ("ddp" if plan.world_size > 1 else "none") + more
 
 
-def as_run(plan: Plan, processes: int) -> Plan:
+Habits = Callable[[Plan], Mapping[str, Any]]
+"""Plan -> what the framework does by itself in such a plan."""
+
+
+def as_run(plan: Plan, processes: int, habits: Habits) -> Plan:
     """The plan as these processes run it on a CPU: no more of them, nothing spread in one, no rollout engine."""
     copies = min(plan.fsdp_replicas, 2) if processes >= 4 else 1  # as smoke.sh of a plan with copies
     ran = replace(plan, nodes=1, gpus_per_node=processes, fsdp_replicas=copies)
@@ -132,18 +136,25 @@ def as_run(plan: Plan, processes: int) -> Plan:
         alone = dict.fromkeys(
             ("tensor_parallel", "pipeline_parallel", "expert_parallel", "context_parallel"), 1
         )
-        ran = replace(ran, **alone, **_unsharded(plan))
+        ran = replace(ran, **alone)
+        # Of FSDP one process has the wrapper and its types; DeepSpeed is left out.
+        ran = ran if plan.fsdp else unsharded(ran, habits)
     if ran.rollout_engine == "vllm":
         ran = replace(ran, rollout_engine="hf")
     return ran.normalised()
 
 
-def _unsharded(plan: Plan) -> dict[str, Any]:
-    """What one process no longer has of DeepSpeed: its sharding, and the fp32 copies that its optimizer holds."""
-    if plan.fsdp:
-        return {}
-    kept = {} if plan.backend == "megatron" or not plan.zero_stage else {"master_weights": False}
-    return {"zero_stage": 0, "offload": "none", **kept}
+def unsharded(plan: Plan, habits: Habits) -> Plan:
+    """The plan without what shards it, in the types that the framework then trains in."""
+    alike = replace(plan, fsdp=False, fsdp_replicas=1, zero_stage=0, offload="none")
+    if plan.backend == "megatron" or not (plan.fsdp or plan.zero_stage):
+        return alike
+    plain = {name: getattr(Plan(), name) for name in TYPES}
+    found = habits(replace(alike, **plain))
+    return replace(alike, **{**plain, **{name: found[name] for name in TYPES if name in found}})
+
+
+TYPES = ("param_dtype", "master_weights")
 
 
 @lru_cache(maxsize=32)

@@ -46,8 +46,9 @@ def build(advice: Advice, row: Ranked, answers: Mapping[str, Any]) -> list[Emitt
     job = _job(resolved, row, wiring)
     rules = load_framework(row.framework, version=row.version)
     rendered = module.TABLE.render(plan, job, lambda p: implied_values(rules, p))
-    schemas.demand(row.framework, job.version, module.READING.by_schema(rendered))
     configured = module.files(plan, job, rendered)
+    beside = dict(file.keys for file in configured if file.keys)
+    schemas.demand(row.framework, job.version, {**module.READING.by_schema(rendered), **beside})
     _refuse_dropped(row, resolved, configured)
     files = [
         *configured,

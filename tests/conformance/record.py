@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from advisor.paths import rules_root
 from advisor.plan import Plan
 from advisor.rules import load_framework
 from advisor.rules.evidence import PARSED, RAN_CPU, Cell, Proof, as_run, cell_of, load_proofs
+from advisor.rules.implied import implied_values
 from tests.conformance.starters import environment
 
 __all__ = ["keep", "keep_parsed", "proof_of_parsing", "proof_of_run", "recording"]
@@ -90,8 +92,9 @@ def proof_of_run(
 
     Raises ValueError where the framework's table cannot express that plan: such a row could never be found again.
     """
-    ran = as_run(plan, processes)
-    digest = digest_of(load_framework(framework), ran, model)
+    rules = load_framework(framework)
+    ran = as_run(plan, processes, partial(implied_values, rules))
+    digest = digest_of(rules, ran, model)
     if not digest:
         raise ValueError(
             f"{framework}:{run}: the table cannot express what was trained, {changed_fields(ran)}"

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from advisor.frameworks import framework
 from advisor.frameworks.digest import job_of
 from advisor.plan import Plan
 from advisor.rules import load_framework
-from advisor.rules.evidence import Proof
+from advisor.rules.evidence import Proof, unsharded
 from advisor.rules.implied import implied_values
 from advisor.starter.build import smoke_of
 from tests.conformance.record import keep, keep_parsed, proof_of_parsing, proof_of_run
@@ -125,7 +126,7 @@ def execute(run: Run, folder: Path) -> Result:
     if code != CODES[run.outcome]:
         return Result(run, False, f"exit {code}: {last_line(output)}", "", seconds, output)
     found = _line(output, "checkpoint: ")
-    trained = trained_plan(run, advice)[0]
+    trained, left_out = trained_plan(run, advice)
     problem = count_differs(folder, trained, found) or not_sharded(folder, trained, run.processes)
     if problem:
         return Result(run, False, problem, found, seconds, output)
@@ -133,7 +134,7 @@ def execute(run: Run, folder: Path) -> Result:
         problem = AFTERWARDS[run.then](folder, run)
         if problem:
             return Result(run, False, f"{run.then}: {problem}", found, seconds, output)
-    proofs = proofs_of(run, advice, found, seconds)
+    proofs = proofs_of(run, advice, trained, left_out, found, seconds)
     return Result(run, True, last_line(output), found, seconds, output, proofs)
 
 
@@ -184,11 +185,12 @@ def not_sharded(folder: Path, trained: Plan, processes: int) -> str:
     return "" if there else "nothing of the run says that it was sharded"
 
 
-def proofs_of(run: Run, advice: Advice, found: str, seconds: float) -> tuple[Proof, ...]:
+def proofs_of(
+    run: Run, advice: Advice, trained: Plan, left_out: str, found: str, seconds: float
+) -> tuple[Proof, ...]:
     """The judge has accepted the emitted files, and the trained plan has trained."""
     assert advice.best is not None
     plan, model = advice.best.plan, advice.resolved.model
-    trained, left_out = trained_plan(run, advice)
     return (
         proof_of_parsing(run.framework, plan, model),
         proof_of_run(
@@ -213,19 +215,8 @@ def trained_plan(run: Run, advice: Advice) -> tuple[Plan, str]:
     if not smoked.spread_left_out:
         return trained, smoked.partial
     spread = smoked.spread_left_out if run.processes > 1 else ""
-    return data_parallel(run.framework, trained), ", ".join(part for part in (smoked.partial, spread) if part)
-
-
-def data_parallel(name: str, plan: Plan) -> Plan:
-    """The plan without FSDP, in the types that the framework then trains in."""
-    plain = Plan()
-    alike = replace(
-        plan, fsdp=False, fsdp_replicas=1, zero_stage=0, offload="none", param_dtype=plain.param_dtype,
-        master_weights=plain.master_weights,
-    )  # fmt: skip
-    habits = implied_values(load_framework(name), alike)
-    types = {field: habits[field] for field in ("param_dtype", "master_weights") if field in habits}
-    return replace(alike, **types).normalised()
+    plain = unsharded(trained, partial(implied_values, load_framework(run.framework))).normalised()
+    return plain, ", ".join(part for part in (smoked.partial, spread) if part)
 
 
 def export_adapter(folder: Path, run: Run) -> str:

@@ -17,7 +17,7 @@ from advisor.facts.models import load_model
 from advisor.frameworks import NAMES
 from advisor.plan import METHODS, OFFLOADS, QUANTIZATIONS, ROLLOUT_ENGINES, ROLLOUT_PLACEMENTS, TUNINGS, Plan
 from advisor.rules import evidence, load_framework
-from advisor.rules.evidence import KINDS, Proof, as_run, cell_of, load_proofs, proof_of, proven
+from advisor.rules.evidence import KINDS, Proof, as_run, cell_of, load_proofs, proof_of, proven, unsharded
 from tests.conformance.record import write
 
 DENSE = load_model("Qwen/Qwen3-8B")
@@ -99,6 +99,10 @@ def test_rows_of_exactly_this_combination(rows: Callable[..., None]) -> None:
     }
 
 
+def no_habits(plan: Plan) -> dict[str, Any]:
+    return {}
+
+
 def test_other_values_are_stale(rows: Callable[..., None]) -> None:
     rows(proof("ran_cpu", ONE_GPU, run="sft-lora"))
     assert ask(ONE_GPU, "another")["ran_cpu"]["stale"] is True
@@ -113,7 +117,7 @@ def test_rows_of_another_release_say_nothing(rows: Callable[..., None]) -> None:
 
 
 def test_the_nearest_run_says_how_it_differs(rows: Callable[..., None]) -> None:
-    alone = as_run(ZERO, 1)
+    alone = as_run(ZERO, 1, no_habits)
     rows(proof("ran_cpu", alone, run="sft-full"), proof("ran_cpu", ONE_GPU, run="sft-lora"))
     found = ask(ZERO)
     assert found["ran_cpu"] is None
@@ -121,11 +125,24 @@ def test_the_nearest_run_says_how_it_differs(rows: Callable[..., None]) -> None:
     assert found["nearest"]["differs"] == {"sharding": {"plan": "zero-2", "run": "none"}}
 
 
+def test_what_trains_unsharded_has_the_types_of_the_framework() -> None:
+    sharded = replace(ZERO, tuning="full", zero_stage=3, fsdp=True, param_dtype="bf16", master_weights=True)
+    habits = {"param_dtype": "fp32", "lora_dropout": 0.5}
+    plain = unsharded(sharded, lambda plan: {} if plan.fsdp or plan.master_weights else habits)
+    assert (plain.fsdp, plain.zero_stage, plain.param_dtype, plain.master_weights) == (
+        False,
+        0,
+        "fp32",
+        False,
+    )
+    assert plain.lora_dropout == sharded.lora_dropout
+
+
 def test_one_process_holds_no_copies_of_deepspeeds_optimizer() -> None:
     sharded = replace(ZERO, tuning="full", master_weights=True)
-    assert not as_run(sharded, 1).master_weights
-    assert as_run(sharded, 2).master_weights
-    assert as_run(replace(sharded, backend="megatron"), 1).master_weights
+    assert not as_run(sharded, 1, no_habits).master_weights
+    assert as_run(sharded, 2, no_habits).master_weights
+    assert as_run(replace(sharded, backend="megatron"), 1, no_habits).master_weights
 
 
 def test_another_method_or_tuning_is_not_near(rows: Callable[..., None]) -> None:
@@ -145,7 +162,7 @@ def test_the_digest_is_asked_for_only_where_there_is_a_row(rows: Callable[..., N
 @pytest.mark.parametrize(("processes", "expected"), [(1, "none"), (2, "fsdp2"), (4, "hsdp")])
 def test_what_a_cpu_runs_of_copies(processes: int, expected: str) -> None:
     plan = Plan(tuning="full", zero_stage=3, fsdp=True, fsdp_replicas=4, nodes=4, gpus_per_node=8)
-    ran = as_run(plan, processes)
+    ran = as_run(plan, processes, no_habits)
     assert cell_of(ran, DENSE).sharding == expected
     assert ran.shard_group * ran.fsdp_replicas == processes
 
@@ -159,7 +176,7 @@ def test_what_a_cpu_runs_of_a_plan(processes: int, expected: tuple[str, str, str
         method="grpo", tuning="full", zero_stage=3, offload="optimizer", context_parallel=2, nodes=2,
         gpus_per_node=8, prompt_len=8, response_len=8, generations=4, rollout_engine="vllm",
     )  # fmt: skip
-    cell = cell_of(as_run(plan, processes), DENSE)
+    cell = cell_of(as_run(plan, processes, no_habits), DENSE)
     assert (cell.sharding, cell.offload, cell.rollout) == expected
 
 

@@ -18,7 +18,9 @@ from advisor.advise import advise
 from advisor.errors import InputError
 from advisor.frameworks import NAMES
 from advisor.frameworks.base import Emitted
+from advisor.frameworks.table import Derived
 from advisor.request import parse_request
+from advisor.schemas import NotAccepted
 from advisor.starter.build import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +148,25 @@ def settings_of(file: Emitted) -> list[str]:
         inside = inside[: inside.index(")")]
         return [line for line in inside if line.strip() and not line.strip().startswith("#")]
     return []
+
+
+def test_a_configuration_beside_the_tables_is_held_to_the_release_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = {
+        "model": "Qwen/Qwen3-8B",
+        "method": "sft",
+        "framework": "unsloth",
+        "gpu": "h100",
+        "data": [str(DATA / "sft.jsonl")],
+    }
+    advice = advise(parse_request(answers))
+    assert advice.best is not None
+    assert "unsloth.yaml" in {file.path for file in build(advice, advice.best, answers)}
+    planted = Derived("training.no_such_key", lambda plan, job: 1, "planted")
+    monkeypatch.setattr("advisor.frameworks.unsloth.cli.ROWS", (planted,))
+    with pytest.raises(NotAccepted, match="no_such_key"):
+        build(advice, advice.best, answers)
 
 
 def test_launchers_are_the_ones_asked_for() -> None:

@@ -78,20 +78,17 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
     )
     emitted = [Emitted("train.py", "config", text)]
     if cli.speaks(plan, job):
-        emitted.append(Emitted(cli.FILE, "config", _for_the_command(plan, job)))
+        emitted.append(_for_the_command(plan, job))
     if function:
         adapter = render("unsloth/reward_adapter.py.jinja", function=function)
         emitted.append(Emitted("reward_adapter.py", "reward", adapter))
     return emitted
 
 
-def _for_the_command(plan: Plan, job: Job) -> str:
-    return render(
-        f"{NAME}/{cli.FILE}.jinja",
-        job=job,
-        document=cli.document(plan, job),
-        differences=cli.differences(plan),
-    )
+def _for_the_command(plan: Plan, job: Job) -> Emitted:
+    document = cli.document(plan, job)
+    text = render(f"{NAME}/{cli.FILE}.jinja", job=job, document=document, differences=cli.differences(plan))
+    return Emitted(cli.FILE, "config", text, keys=(document.name, document.mapping()))
 
 
 def smoke(plan: Plan, job: Job) -> Smoke:
