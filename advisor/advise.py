@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor import __version__, schemas
-from advisor.alternatives import Change, asked_for, changes, no_nearer
+from advisor.alternatives import Change, asked_for, changes, least_times, no_nearer
 from advisor.errors import InputError
 from advisor.estimate.types import MemoryEstimate
 from advisor.flips import with_flips
@@ -170,7 +170,7 @@ def _alternatives(
     found: list[Alternative] = []
     enough: list[Change] = []
     kinds: Counter[str] = Counter()
-    near = [row.closest.memory.excess for row in rejected if row.closest]
+    near = [least_times(row.closest) for row in rejected if row.closest]
     tried = 0
     for change in changes(resolved, min(near, default=1.0)):
         if kinds[change.kind] >= MOST_OF_A_KIND.get(change.kind, 1) or no_nearer(change, enough):

@@ -15,6 +15,7 @@ from typing import Any
 from advisor.facts.gpus import load_gpu
 from advisor.facts.models import model_summaries
 from advisor.facts.types import ClusterFacts
+from advisor.planner.order import Candidate
 from advisor.resolve import Resolved
 
 PLAN_PINS = ("zero", "fsdp", "fsdp_replicas", "offload", "tensor_parallel", "pipeline_parallel", "pipeline_first_layers",
@@ -160,6 +161,13 @@ def gpus_text(nodes: int, gpus_per_node: int) -> str:
     """A cluster's size for people."""
     count = nodes * gpus_per_node
     return f"{count} GPUs ({nodes} x {gpus_per_node})" if count > 1 else "1 GPU"
+
+
+def least_times(closest: Candidate) -> float:
+    """How many times the GPUs it takes at the least, where this plan comes closest: n times as many hold at most n times
+    as much. Of online RL nothing is known: more GPUs hold an engine that fewer cannot, and then other plans come closest.
+    """
+    return 1.0 if closest.plan.online else max(closest.memory.excess, 1.0)
 
 
 def _gpus_further(factor: float) -> float:

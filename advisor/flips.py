@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from advisor.alternatives import PLAN_PINS, asked_for, gpus_text, grown
+from advisor.alternatives import PLAN_PINS, asked_for, gpus_text, grown, least_times
 from advisor.errors import InputError
 from advisor.judging import Ranked, Rejected, search_all, time_of
 from advisor.planner.order import Candidate
-from advisor.planner.search import Searcher
+from advisor.planner.search import NO_ENGINE, Searcher
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
 from advisor.rules import Policy
@@ -105,6 +105,8 @@ class Flipper:
             return
         yield self._pins()
         if row.closest is None or "planner.memory" not in rules:
+            if NO_ENGINE in rules:
+                yield self._more_gpus(1.0)
             yield self._quantization()
             yield self._tuning(TUNINGS)
             yield self._method()
@@ -112,7 +114,7 @@ class Flipper:
         yield self._host(row.closest)
         yield self._tuning(LIGHTER)
         yield self._shorter(row.closest)
-        yield self._more_gpus(row.closest.memory.excess)
+        yield self._more_gpus(least_times(row.closest))
         yield self._bigger_gpu(row.closest)
 
     def _with(self, text: str, **changes: Any) -> _Try:
@@ -176,9 +178,9 @@ class Flipper:
             if shorter >= 512:
                 yield self._with(f"{field} {shorter}", **{field: shorter})
 
-    def _more_gpus(self, excess: float) -> Iterator[_Try]:
-        """Twice as many at a time, from the least that could do: n times the GPUs hold at most n times as much."""
-        start = 2 ** max(1, math.floor(math.log2(max(excess, 1.0))))
+    def _more_gpus(self, least: float) -> Iterator[_Try]:
+        """Twice as many at a time, from the least that could do."""
+        start = 2 ** max(1, math.floor(math.log2(least)))
         for factor in (start, 2 * start, 4 * start):
             shape = grown(self.resolved.cluster, factor)
             if shape and shape[0] <= 65536:

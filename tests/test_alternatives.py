@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.advise import Advice, advise
-from advisor.alternatives import Change, asked_for, changes, grown, no_nearer
+from advisor.alternatives import MORE_GPUS, Change, asked_for, changes, gpus_text, grown, no_nearer
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
 
@@ -124,3 +124,26 @@ def test_what_people_ask_that_does_not_fit(answers: dict[str, Any], texts: tuple
         assert again.best is not None
         assert again.best.framework == row.framework
         assert again.best.memory.total == row.memory.total
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {**R1_ON_ONE_NODE, "method": "grpo", "nodes": 2},  # no engine of the few GPUs holds the weights
+        {**R1_ON_ONE_NODE, "nodes": 2},
+        {"model": "Qwen/Qwen3-32B", "gpu": "h100", "method": "sft", "tuning": "full"},
+        {"model": "Qwen/Qwen3-32B", "gpu": "h100", "method": "grpo", "tuning": "full"},
+    ],
+)
+def test_the_fewest_gpus_that_do_are_named(answers: dict[str, Any]) -> None:
+    request = resolve(parse_request(answers))
+    named = {row.change.partition(" instead")[0] for row in ask(**answers).alternatives}
+    for factor in MORE_GPUS:
+        shape = grown(request.cluster, factor)
+        if shape is None:
+            continue
+        more = {**answers, "nodes": shape[0], "gpus_per_node": shape[1]}
+        if ask(**more).best:
+            assert gpus_text(*shape) in named
+            return
+    raise AssertionError("no size does it")

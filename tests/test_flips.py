@@ -41,8 +41,10 @@ def flips(name: str, /, **answers: Any) -> tuple[str, ...]:
             {"tuning": "full", "gpus_per_node": 8, "backend": "megatron"},
             "without --backend megatron: ",
         ),
+        ("verl", {"model": "deepseek-ai/DeepSeek-R1-0528", "method": "grpo", "tuning": "full", "nodes": 2,
+                  "gpus_per_node": 8}, "128 GPUs (16 x 8): "),
     ],
-)
+)  # fmt: skip
 def test_the_lever_that_helps_is_named(framework: str, answers: dict[str, Any], expected: str) -> None:
     found = flips(framework, **answers)
     assert any(flip.startswith(expected) for flip in found), found

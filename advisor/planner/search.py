@@ -36,6 +36,8 @@ RECOMPUTE_MOST = 1.6
 """How much longer a step takes at most for recomputing everything: a forward pass on top of three, with its traffic."""
 CANDIDATES_JUDGED = 32
 """How many of the best plans are put to the framework's expression limits before giving up."""
+NO_ENGINE = "planner.rollout-engine"
+"""Why online RL has no plan where the GPUs hold no engine."""
 LIMITS_ASKED = 8
 """How many refused plans it takes to give up bounding the search by an allowed one."""
 
@@ -270,18 +272,31 @@ class Searcher(Filler):
     def _ways(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Sequence[Plan]]:
         """For each layout and engine the settings of that engine, fastest first."""
         model = self.resolved.model
-        engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if plan.online else None
         shapes = megatron_layouts(plan, model, pins) if plan.backend == "megatron" else hf_layouts(plan, pins)
         if plan.nodes > 1 and _open(rules, "fsdp_replicas", plan):
             shapes = with_copies(shapes, plan, model, self._cluster, pins)
         attention = self._attention(rules, plan, pins)
         spreads = [{**shape, "attention": attention} for shape in shapes if _agrees(shape, pins)]
+        for settings in self._engines(rules, plan):
+            for shape in spreads:
+                yield [changed(plan, {**shape, **setting}) for setting in settings]
+
+    def _engines(self, rules: FrameworkRules, plan: Plan) -> list[list[dict[str, Any]]]:
+        """For each engine that the framework has and that the GPUs hold, its settings, fastest first."""
+        engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if plan.online else None
         several = plan.online and all(
             _open(rules, field, plan) for field in ("rollout_data_parallel", "rollout_expert_parallel")
         )
-        for settings in rollouts(plan, model, self.resolved.cluster.gpu_memory_gib, engines, several):
-            for shape in spreads:
-                yield [changed(plan, {**shape, **setting}) for setting in settings]
+        return rollouts(plan, self.model, self.resolved.cluster.gpu_memory_gib, engines, several)
+
+    def _too_small(self, plan: Plan) -> Reason:
+        """Why no engine is left."""
+        gpus, weights = plan.generating_gpus, 2.0 * self.model.total_parameters / 2**30
+        text = (
+            f"no rollout engine holds the weights: {weights:.0f} GiB over {gpus} GPUs are {weights / gpus:.1f} GiB on "
+            f"each, which leaves too little of {self.resolved.cluster.gpu_memory_gib:.1f} GiB for its cache"
+        )
+        return Reason(NO_ENGINE, "refuse", text, "advisor/planner/space.py:rollouts")
 
     def _attention(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> str:
         return pins.get("attention") or next(iter(self._attentions(rules, plan)), "sdpa")
@@ -298,6 +313,9 @@ class Searcher(Filler):
         """Why no layout of an open cell is left: broken divisibility, or layouts the framework lacks."""
         reasons: dict[Reason, None] = {}
         for plan in self._backends(rules, skeleton):
+            if plan.online and not self._engines(rules, plan):
+                reasons[self._too_small(plan)] = None
+                continue
             as_pinned = replace(plan, **skeleton.pins)
             for layout in (as_pinned, *self._layouts(rules, plan, skeleton.pins)):
                 filled = (

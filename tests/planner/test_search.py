@@ -16,7 +16,7 @@ from advisor.planner.fill import Unfilled
 from advisor.planner.interleave import CHUNKS, chunked
 from advisor.planner.legality import is_legal
 from advisor.planner.order import describe, order
-from advisor.planner.search import Found, Searcher
+from advisor.planner.search import NO_ENGINE, Found, Searcher
 from advisor.planner.space import rollouts, skeletons, squeezes
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
@@ -394,3 +394,12 @@ def _no_copies_are_better(name: str, **answers: Any) -> None:
             candidate = searcher._fill(rules, changed(layout, {"fsdp_replicas": copies}), {})
             if candidate is not None and candidate.memory.fits == "fits":
                 assert order(found.best)[:2] <= order(candidate)[:2]
+
+
+def test_gpus_that_hold_no_engine_are_named_as_the_cause() -> None:
+    found = search(
+        "verl", method="grpo", tuning="full", nodes=2, gpus_per_node=8, model="deepseek-ai/DeepSeek-R1-0528"
+    )
+    assert found.best is None
+    assert [reason.rule for reason in found.refusals] == [NO_ENGINE]
+    assert "1250 GiB over 16 GPUs are 78.1 GiB" in found.refusals[0].because
