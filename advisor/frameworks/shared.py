@@ -236,15 +236,16 @@ def engine_row(group: str, shares: str, prefix: str = "") -> Row:
     )
 
 
-def server_row(group: str, shares: str, when: When = always) -> Choice:
+def server_row(group: str, shares: str, when: When = always, prefix: str = "") -> Choice:
     """`engine_row` for a framework whose vLLM may also be a server on GPUs of its own."""
-    server = {"use_vllm": True, "vllm_mode": "server"}
+    use, mode = f"{prefix}use_vllm", f"{prefix}vllm_mode"
+    server = {use: True, mode: "server"}
     return Choice(
         ("rollout_engine", "rollout_placement"),
         (
-            Case(("none", "colocated"), {"use_vllm": ABSENT}),
-            Case(("hf", "colocated"), {"use_vllm": False}, "transformers generates the answers"),
-            Case(("vllm", "colocated"), {"use_vllm": True, "vllm_mode": "colocate"}, shares),
+            Case(("none", "colocated"), {use: ABSENT}),
+            Case(("hf", "colocated"), {use: False}, "transformers generates the answers"),
+            Case(("vllm", "colocated"), {use: True, mode: "colocate"}, shares),
             Case(("vllm", "separate"), server, "vLLM has GPUs of its own: launch/rollout.sh starts it"),
         ),
         when=when,
@@ -256,11 +257,13 @@ SERVER_PORT, SERVER_PATIENCE = 8000, 3600.0
 """Port of the server, as both sides have it by default; seconds that the trainer waits while it loads the model."""
 
 
-def pool_rows() -> tuple[Row, ...]:
-    """What the server's command line says, not the trainer's configuration."""
+ENGINE = ("rollout_tensor_parallel", "rollout_memory_fraction")
+
+
+def pool_rows(served: Sequence[str] = ENGINE) -> tuple[Row, ...]:
+    """What the server's command line says, not the trainer's configuration: its GPUs, and what is `served` there."""
     return tuple(
-        Key(name, name, "", REPO, when=on_server)
-        for name in ("rollout_gpus", "rollout_nodes", "rollout_tensor_parallel", "rollout_memory_fraction")
+        Key(name, name, "", REPO, when=on_server) for name in ("rollout_gpus", "rollout_nodes", *served)
     )
 
 

@@ -382,9 +382,12 @@ class Reading:
 
     def by_schema(self, rendered: Rendered) -> dict[str, Mapping[str, Any]]:
         """What a release reads of a render: name in rules/schemas -> keys and values."""
-        named = self.schemas(rendered.flat()).items()
-        documents = ((name, rendered[document]) for document, name in named if rendered[document].lines)
-        return {name: each.flat() if self.dotted else each.mapping() for name, each in documents}
+        found: dict[str, Mapping[str, Any]] = {}
+        for document, name in self.schemas(rendered.flat()).items():
+            each = rendered[document]
+            if each.lines:
+                found[name] = {**(each.flat() if self.dotted else each.mapping()), **found.get(name, {})}
+        return found
 
 
 def argv_of(text: str, programs: Sequence[str]) -> tuple[str, ...]:

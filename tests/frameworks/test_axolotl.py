@@ -33,6 +33,14 @@ LIGER = [LIGER_PLUGIN]
 FSDP = {"zero_stage": 3, "fsdp": True, "gpus_per_node": 8}
 STAGE = "deepspeed:zero_optimization.stage"
 OFFLOAD = "deepspeed:zero_optimization.offload"
+SERVED = {
+    "method": "grpo",
+    "rollout_engine": "vllm",
+    "rollout_memory_fraction": 0.9,
+    "rollout_tensor_parallel": 2,
+    "gpus_per_node": 6,
+    "rollout_placement": "separate",
+}
 
 WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"adapter": "lora", "lora_r": 16, "sequence_len": 2048, "rl": None, "train_on_inputs": False}),
@@ -57,6 +65,33 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"method": "gspo"}, {"trl.importance_sampling_level": "sequence", "trl.loss_type": "grpo"}),
     ({"method": "dr-grpo"}, {"trl.loss_type": "dr_grpo", "trl.scale_rewards": "none"}),
     ({"method": "grpo", "rollout_engine": "hf"}, {"trl.use_vllm": False, "trl.vllm_mode": None}),
+    (
+        {**SERVED, "rollout_gpus": 2},
+        {
+            "trl.vllm_mode": "server",
+            "trl.vllm_server_host": "127.0.0.1",
+            "trl.vllm_server_port": 8000,
+            "trl.vllm_server_timeout": 3600,
+            "trl.vllm_enable_sleep_mode": None,
+            "vllm.tensor_parallel_size": None,
+            "vllm.gpu_memory_utilization": None,
+            "vllm:base_model": "Qwen/Qwen3-8B",
+            "vllm:vllm.tensor_parallel_size": 2,
+            "vllm:vllm.data_parallel_size": 1,
+            "vllm:vllm.gpu_memory_utilization": 0.9,
+            "vllm:vllm.max_model_len": 1024,
+            "vllm:vllm.host": "127.0.0.1",
+            "vllm:vllm.port": 8000,
+        },
+    ),
+    (
+        {**SERVED, "rollout_gpus": 8, "rollout_nodes": 1, "rollout_data_parallel": 4},
+        {
+            "vllm:vllm.data_parallel_size": 4,
+            "vllm:vllm.host": "0.0.0.0",
+            "trl.vllm_server_host": "127.0.0.1",
+        },
+    ),
     (
         {"method": "grpo", "rollout_engine": "vllm", "rollout_memory_fraction": 0.4},
         {"trl.use_vllm": True, "trl.vllm_mode": "colocate", "vllm.gpu_memory_utilization": 0.4},

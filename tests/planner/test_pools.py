@@ -19,7 +19,13 @@ def search(name: str, **answers: Any) -> Found:
 
 
 @pytest.mark.parametrize(
-    ("name", "placement"), [("trl", "separate"), ("ms-swift", "separate"), ("verl", "separate-async")]
+    ("name", "placement"),
+    [
+        ("trl", "separate"),
+        ("axolotl", "separate"),
+        ("ms-swift", "separate"),
+        ("verl", "separate-async"),
+    ],
 )
 @pytest.mark.parametrize(
     ("nodes", "wanted", "trains", "generates"), [(1, 2, (1, 6), (0, 2)), (4, 8, (3, 8), (1, 8))]
@@ -38,15 +44,16 @@ def test_the_cluster_is_divided(
     assert found.best.memory.terms["rollout"] == 0
 
 
-@pytest.mark.parametrize("name", ["axolotl", "llamafactory", "unsloth"])
+@pytest.mark.parametrize("name", ["llamafactory", "unsloth"])
 def test_who_has_no_such_server_says_so(name: str) -> None:
     found = search(name, gpus_per_node=8, rollout_gpus=2)
     assert found.best is None
     assert found.refusals
 
 
-def test_one_server_takes_all_its_gpus() -> None:
-    found = search("trl", gpus_per_node=8, rollout_gpus=4)
+@pytest.mark.parametrize("name", ["trl", "axolotl"])
+def test_one_server_takes_all_its_gpus(name: str) -> None:
+    found = search(name, gpus_per_node=8, rollout_gpus=4)
     assert found.best is not None
     assert found.best.plan.rollout_tensor_parallel == 4
 

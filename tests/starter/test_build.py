@@ -64,7 +64,7 @@ def cases() -> Iterator[tuple[str, int, str]]:
             yield name, number, "sft"
     yield "verl", 1, "grpo"
     yield "trl", 0, "grpo"
-    for name in ("trl", "ms-swift", "verl"):
+    for name in ("trl", "axolotl", "ms-swift", "verl"):
         for number in range(len(POOLS)):
             yield name, len(SHAPES) + number, "grpo"
 
@@ -189,7 +189,11 @@ sleep 0.3
 
 @pytest.mark.parametrize(
     ("name", "program", "server", "trainer"),
-    [("trl", "trl", "vllm-serve", "grpo"), ("ms-swift", "swift", "rollout", "rlhf")],
+    [
+        ("trl", "trl", "vllm-serve", "grpo"),
+        ("axolotl", "axolotl", "vllm-serve", "train"),
+        ("ms-swift", "swift", "rollout", "rlhf"),
+    ],
 )
 def test_the_gpus_of_one_machine_are_divided(
     name: str, program: str, server: str, trainer: str, tmp_path: Path

@@ -12,10 +12,12 @@ from typing import Any
 from advisor.errors import InputError
 from advisor.facts.lora import linear_module_names
 from advisor.frameworks.axolotl.data import data_need
-from advisor.frameworks.axolotl.reading import READING
+from advisor.frameworks.axolotl.reading import READING, SERVED_FILE
+from advisor.frameworks.axolotl.server import SERVED
 from advisor.frameworks.axolotl.table import NAME, PREPARED, TABLE, TRACKERS
 from advisor.frameworks.axolotl.values import deepspeed, unfrozen_patterns
-from advisor.frameworks.base import Emitted, Smoke, longer, unquantized
+from advisor.frameworks.base import SERVER_FILE, Emitted, Smoke, longer, unquantized
+from advisor.frameworks.shared import on_server
 from advisor.frameworks.table import (
     Job,
     Rendered,
@@ -51,6 +53,11 @@ def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
         function = job.reward.rpartition(":")[2]
         text = render("axolotl/reward_adapter.py.jinja", function=function)
         emitted.append(Emitted("reward_adapter.py", "reward", text))
+    if on_server(plan):
+        served = render("axolotl/vllm.yaml.jinja", document=rendered[SERVED], job=job)
+        emitted.append(Emitted(SERVED_FILE, "config", served))
+        server = render("axolotl/rollout.sh.jinja", plan=plan, file=SERVED_FILE)
+        emitted.append(Emitted(SERVER_FILE, "launch", server, True))
     return emitted
 
 
@@ -83,6 +90,7 @@ def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
     scorers.append("smoke/work/scorer.v1" if job.reward_model else "smoke.longer.reward")
     return {
         "environment": {"AXOLOTL_DO_NOT_TRACK": "1"},
+        "pool": plan.rollout_gpus > 0,
         "prepared": PREPARED,
         "imports": plan.method == "kto" or plan.online,
         "row_files": [job.data_path, *(["chat_rows.py"] if plan.method == "kto" else [])],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from advisor.frameworks.axolotl.data import PREFERENCE, datasets_entry, method_of
+from advisor.frameworks.axolotl.server import server_rows
 from advisor.frameworks.axolotl.values import (
     count_unfrozen,
     deepspeed,
@@ -28,7 +29,6 @@ from advisor.frameworks.shared import (
     adapter_rows,
     batch_rows,
     compile_row,
-    engine_row,
     engine_width_row,
     generation_rows,
     loss_cases,
@@ -36,6 +36,7 @@ from advisor.frameworks.shared import (
     save_rows,
     schedule_rows,
     seed_row,
+    server_row,
     share_row,
     size_rows,
     sleep_row,
@@ -217,10 +218,11 @@ METHOD_ROWS = (
     Derived("trl.reward_funcs", rewards, "what scores answers", group=METHOD),
     *generation_rows(METHOD, _online, "trl."),
     Const("trl.log_completions", False, "true prints sampled answers", when=_online, group=METHOD),
-    engine_row(METHOD, "vLLM shares the GPUs", "trl."),
+    server_row(METHOD, "vLLM shares the GPUs", prefix="trl."),
     sleep_row(METHOD, "trl."),
     share_row(METHOD, "vllm.gpu_memory_utilization"),
     engine_width_row(METHOD, "vllm.tensor_parallel_size"),
+    *server_rows(METHOD),
 )
 
 OPTIM_ROWS = (
