@@ -4,7 +4,8 @@ Formulas are for stock transformers modules; symbols: h hidden, q = heads x head
 head_dim, f intermediate size, k experts per token, m expert intermediate size, E experts, S tokens a
 query attends over. All in bytes per token of the rank. Source: the modules of transformers 5.23 and peft 0.21.2, and
 what autograd saves of them. Held against traced real training steps of Llama, Qwen, Gemma, Mistral, Phi, Mixtral,
-GLM-4.5 and DeepSeek-V2/V3 (tests/accuracy/test_traced.py). Not traced: `lean`, `megatron`, DoRA.
+GLM-4.5 and DeepSeek-V2/V3 (tests/accuracy/test_traced.py), of Megatron-Core's own model too. Not traced: `lean`
+outside Megatron, DoRA, adapters in Megatron.
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ class LayerBytes:
 
     whole: float
     split: float
+    everywhere: float
+    """On every tensor-parallel rank, whether or not the sequence is split."""
+    stays: float
+    """Of a routed layer, until its next forward, recomputed or not; where the sequence is split, sliced with it."""
     per_context: float
     """Bytes per token and per token of context (eager attention's S^2)."""
     routed: float
@@ -126,12 +131,13 @@ def _attention_bytes(sums: ModelSums, kernels: Kernels) -> float:
     MLA (DeepSeek): the two low-rank norms, q and k, 2qk each, and with FlashAttention values and output padded to
     the same size, 2qk each, and the cropped output 2v; otherwise the output 2v and the expanded latent that the
     values are a part of, 2(nope + v). Transformer Engine's kernel takes unequal sizes: values and output 2v each.
+    Megatron is counted with the kernel's log-sum-exp, 4 a head.
     """
     wide = kernels.wide
     if sums.mla:
         ranks = norm_bytes(sums, sums.mla_query_rank + sums.mla_kv_rank, kernels)
         if kernels.megatron:
-            return ranks + wide * (4.0 * sums.mla_qk + 4.0 * sums.mla_value)
+            return ranks + wide * (4.0 * sums.mla_qk + 4.0 * sums.mla_value) + 4.0 * sums.heads
         if kernels.attention == "flash":
             return ranks + wide * (8.0 * sums.mla_qk + 2.0 * sums.mla_value)
         return ranks + wide * (4.0 * sums.mla_qk + 2.0 * sums.mla_nope + 4.0 * sums.mla_value)
@@ -141,6 +147,8 @@ def _attention_bytes(sums: ModelSums, kernels: Kernels) -> float:
         size += wide * 2.0 * (query + key_value)
     if kernels.attention == "eager":
         size += wide * 4.0 * (query - key_value)
+    if kernels.megatron:
+        size += 4.0 * sums.heads
     if sums.qk_norm:
         size += norm_bytes(sums, query + key_value, kernels, feeds_linear=False)
     return size
@@ -196,7 +204,8 @@ def _forward(width: float, hidden: float, kernels: Kernels) -> float:
 def _routed_bytes(sums: ModelSums, kernels: Kernels, experts_train: bool) -> float:
     """Grouped matmul over permuted copies: input 2kh, gate and up 4km, silu 2km, product 2km, output 2kh;
     frozen experts keep neither inputs nor products. Megatron fuses silu with the product, and so does a
-    compiled layer."""
+    compiled layer. Megatron keeps no output: its SwiGLU weights the product, and the fused permutations keep indices
+    alone (NVIDIA/TransformerEngine v2.16.1, transformer_engine/pytorch/permutation.py:519, :808, :1250)."""
     fused = kernels.megatron or kernels.compiled
     width = (4 if fused else 6) + (2 if experts_train or kernels.trains_base else 0)
     inside = kernels.expert_wide * sums.top_k * float(width) * sums.expert_ffn
@@ -204,8 +213,9 @@ def _routed_bytes(sums: ModelSums, kernels: Kernels, experts_train: bool) -> flo
 
 
 def _copies(sums: ModelSums, kernels: Kernels, experts_train: bool) -> float:
-    """The experts' inputs and outputs, 2kh each."""
-    hidden = (4 if experts_train or kernels.trains_base else 2) * sums.hidden
+    """The experts' inputs, if they train, and outputs, 2kh each; in Megatron the inputs alone."""
+    inputs = 2 if experts_train or kernels.trains_base else 0
+    hidden = (inputs + (0 if kernels.megatron else 2)) * sums.hidden
     return float(kernels.expert_wide * sums.top_k * hidden)
 
 
@@ -223,6 +233,26 @@ def _routed_backward(sums: ModelSums, kernels: Kernels, experts_train: bool) -> 
     freed = 2 if experts_train or kernels.trains_base else 0
     inside = kernels.expert_wide * sums.top_k * ((6.0 - freed) * sums.expert_ffn - 2.0 * sums.hidden)
     return max(3 * _weighted(sums, kernels), inside)
+
+
+def _last_routed(sums: ModelSums, kernels: Kernels) -> float:
+    """The experts' inputs and the gradients of gate and up; Transformer Engine makes the inputs' gradients before the
+    weights' (NVIDIA/TransformerEngine v2.16.1, transformer_engine/pytorch/module/grouped_linear.py:397)."""
+    copies = 4.0 if kernels.megatron else 2.0
+    return kernels.expert_wide * sums.top_k * (copies * sums.hidden + 4.0 * sums.expert_ffn)
+
+
+def _rotary_bytes(sums: ModelSums, kernels: Kernels) -> float:
+    """Sines and cosines that Megatron makes anew for the queries and for the keys of every layer (megatron-core 0.16.1,
+    models/common/embeddings/rope_utils.py:122; ms-swift and mcore-bridge leave `apply_rope_fusion` off)."""
+    return 8.0 * sums.rotary if kernels.megatron else 0.0
+
+
+def _dispatcher_bytes(sums: ModelSums, kernels: Kernels) -> float:
+    """What Megatron's token dispatcher, one a layer, refers to until its next forward: the fp32 scores 4E, the map of
+    tokens to experts E, and the fused permutation's 32-bit map of rows 4(2E + 1) (megatron-core 0.16.1,
+    transformer/moe/token_dispatcher.py:612, :632; TransformerEngine v2.16.1, pytorch/triton/permutation.py:52)."""
+    return 13.0 * sums.experts + 4.0 if kernels.megatron else 0.0
 
 
 def _adapter_bytes(sums: ModelSums, kernels: Kernels, role: str, layers: int) -> float:
@@ -284,11 +314,14 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
     if moe:
         split += _adapter_bytes(sums, kernels, "shared_expert", sums.moe_layers)
         split += _mlp_bytes(sums.shared_ffn, True, kernels, adapts_mlp) if sums.shared_ffn else 0.0
-        split += 6.0 * sums.experts + 24.0 * sums.top_k
-        if sums.router_in_fp32 and kernels.trains_base:
+        if kernels.megatron:  # every rank routes its own part of the sequence
+            routed += 4.0 * sums.experts + 24.0 * sums.top_k + _dispatcher_bytes(sums, kernels)
+        else:
+            split += 6.0 * sums.experts + 24.0 * sums.top_k
+        if sums.router_in_fp32 and kernels.trains_base and not kernels.megatron:
             split += (2.0 if kernels.autocast else 4.0) * sums.hidden
         train = _adapts(sums, kernels, "expert")
-        routed = _routed_bytes(sums, kernels, train)
+        routed += _routed_bytes(sums, kernels, train)
         routed_backward = _routed_backward(sums, kernels, train)
         backward = 0.0
     else:
@@ -304,6 +337,8 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
     return LayerBytes(
         whole=attention_norm + mlp_norm + 2 * out_norm,
         split=split,
+        everywhere=_rotary_bytes(sums, kernels),
+        stays=_dispatcher_bytes(sums, kernels) if moe else 0.0,
         per_context=(4.0 if kernels.compiled else 6.0) * sums.heads if eager else 0.0,
         routed=routed,
         routed_copies=_copies(sums, kernels, _adapts(sums, kernels, "expert")) if moe else 0.0,
@@ -315,9 +350,7 @@ def layer_bytes(sums: ModelSums, kernels: Kernels, moe: bool) -> LayerBytes:
         last_whole=attention_norm + mlp_norm + out_norm + 2 * stream,
         last_split=attention
         + (0.0 if moe else (2.0 if kernels.compiled else 4.0) * kernels.mlp_wide * sums.ffn),
-        last_routed=kernels.expert_wide * sums.top_k * (2.0 * sums.hidden + 4.0 * sums.expert_ffn)
-        if moe
-        else 0.0,
+        last_routed=_last_routed(sums, kernels) if moe else 0.0,
         attention_whole=attention_norm + stream,
         attention_split=attention + (0.0 if eager else _attention_backward(sums, kernels)),
         attention_per_context=12.0 * sums.heads if eager else 0.0,

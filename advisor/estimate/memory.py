@@ -125,7 +125,7 @@ def _training(
 ) -> TrainingMemory:
     """Stage by stage, with the micro batches it has in flight."""
     s = make_setting(model_sums(model), plan, software)
-    m = margins(s)
+    m = margins(s, cluster.gpu.nvlink)
     return TrainingMemory(s, m, [], _stages(s, m, teacher, cluster, every))
 
 

@@ -69,6 +69,8 @@ class ModelSums:
     """Gate and up projections (SwiGLU), as against one up projection (GELU)."""
     fused_qkv: bool
     """One matrix for queries, keys and values (Phi-3): the values are a view that keeps its whole output."""
+    rotary: int
+    """Of a head, the part that turns with the position."""
     qk_norm: bool
     norms_after: int
     """Norms of what attention, and of what the MLP, puts out, besides those of what goes in (Gemma, GLM-4): 0 or 1."""
@@ -126,6 +128,11 @@ def _config_value(model: ModelFacts, key: str) -> object:
 def _config_int(model: ModelFacts, key: str) -> int:
     value = _config_value(model, key)
     return value if isinstance(value, int) else 0
+
+
+def _rotary_share(model: ModelFacts) -> float:
+    share = _config_value(model, "partial_rotary_factor")
+    return share if isinstance(share, float) else 1.0
 
 
 def _in_layers(weight: Weight) -> bool:
@@ -197,6 +204,7 @@ def _build(model: ModelFacts) -> ModelSums:
         ffn=model.ffn,
         gated=not mlp_weights or any("gate" in w.name for w in mlp_weights),
         fused_qkv=any("qkv_proj" in w.name for w in inside),
+        rotary=qk_rope or int(model.head_dim * _rotary_share(model)),
         qk_norm=any(part in w.name for w in inside for part in ("q_norm", "q_layernorm")),
         norms_after=1 if _stream_norms(inside, model.hidden, layers) >= 4 else 0,
         norms_in_fp32=model.model_type.startswith(NORMS_IN_FP32),

@@ -27,8 +27,9 @@ compiled, so that nothing is held in fp32 (axolotl 0.21.0, monkeypatch/loss/chun
 CHUNKED_HEAD = 2.25
 """16-bit logits 2 and the gradient of one of eight chunks: all losses run backward before the first product does. The
 products give the head's gradient eight times, two of which stand beside each other."""
-MEGATRON_LOSS, MEGATRON_FUSED_LOSS = 10.0, 6.0
-"""Vocabulary-parallel cross-entropy works in place: 16-bit logits 2, fp32 4, softmax 4; fused 2 + 4."""
+MEGATRON_LOSS = 6.0
+"""Vocabulary-parallel cross-entropy works in place, fused or not: 16-bit logits 2 and fp32 4, which become the softmax
+and then the gradient (megatron-core 0.16.1, tensor_parallel/cross_entropy.py:28-130)."""
 FUSED_TOKEN_BYTES = 8.0
 """Fused head and loss per token and hidden unit: input gradient 2, one chunk of V/h-th of the tokens in
 16 and 32 bit 6."""
@@ -81,15 +82,18 @@ def loss_bytes(s: Setting) -> tuple[float, float]:
     Stock: 12 T V, 14 T V with capped logits; compiled 4 T V, under autocast 6; chunked 4 T V. Then 2 T V and, where the
     head trains, its gradient 2 V h. Fused: V h x 2 for the head's gradient (made in forward, when the head trains) +
     8 T h.
-    Megatron slices the vocabulary over tensor-parallel ranks. A reward model has no vocabulary.
+    Megatron: 6 T V, then 2 T V and the head's gradient, sliced over tensor-parallel ranks. A reward model has no
+    vocabulary.
     """
     plan, sums = s.plan, s.sums
     if plan.method == "rm":
         return 0.0, 0.0
     tokens, vocab = s.loss_tokens, float(sums.vocab)
     if plan.backend == "megatron":
-        size = MEGATRON_LOSS if plan.loss == "stock" else MEGATRON_FUSED_LOSS
-        return size * tokens * vocab / plan.tensor_parallel, 0.0
+        gradient = 2.0 * sums.head_matrix if plan.tuning == "full" else 0.0
+        return max(
+            MEGATRON_LOSS * tokens * vocab, 2.0 * tokens * vocab + gradient
+        ) / plan.tensor_parallel, 0.0
     head = 2.0 * sums.head_matrix if s.upcast else 0.0
     gradient = 2.0 * sums.head_matrix if plan.tuning == "full" else 0.0
     if plan.loss != "fused":
@@ -182,11 +186,14 @@ def buffers(s: Setting, p: StageParts) -> Buffers:
     hidden = 2.0 * s.tokens * s.sums.hidden
     moving = 2 * hidden if plan.tensor_parallel > 1 else 0.0
     sliced = plan.expert_tensor_parallel
-    if plan.expert_parallel * sliced > 1:
-        moving += 2 * hidden * s.sums.top_k * sliced / s.whole_div
-    if experts_away(plan):
-        moving += gathered_bytes(s.sums, plan)
-    out.loss += moving
+    if plan.backend == "megatron":
+        out.loss += hidden if s.whole_div > 1 else 0.0
+    else:
+        if plan.expert_parallel * sliced > 1:
+            moving += 2 * hidden * s.sums.top_k * sliced / s.whole_div
+        if experts_away(plan):
+            moving += gathered_bytes(s.sums, plan)
+        out.loss += moving
     out.backward += moving
     if plan.quantization != "none":
         out.backward += 2.0 * s.sums.largest_linear / plan.tensor_parallel
@@ -257,7 +264,11 @@ def _backward(
     second = max(others - p.kept_each, 0.0)
     held = work.held * max(0.0, p.trainable - _late_elements(s, p))
     found = [(start, p.kept + p.head_norm_backward, work.head + p.autocast)]
-    for alive, elements in ((layer.in_mlp, p.late_in_mlp), (layer.after_mlp, p.late_after_mlp)):
+    points = (
+        (layer.in_mlp + p.up_gradient / 2, p.late_in_mlp),
+        (layer.after_mlp + p.up_gradient, p.late_after_mlp),
+    )
+    for alive, elements in points:
         missing = 0.0 if early or plan.fsdp else s.states.gradient * elements / s.shards.gradient
         whole = work.unsharded * elements
         if plan.compile and not plan.fsdp:  # a layer hands over its gradients when all of them are made

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
 
+from advisor.estimate.communicators import communicator_count, direct_peers
 from advisor.estimate.moments import Alive
 from advisor.estimate.rollout import GIB
 from advisor.estimate.stage import Setting
@@ -28,7 +29,7 @@ class Margins:
     """Per basis: what is added, and the squared distances to low and high, of all causes that apply."""
 
     causes: tuple[tuple[Cause, float], ...]
-    """Each with what its numbers are multiplied by beside the basis: the number of groups, or 1."""
+    """Each with what its numbers are multiplied by beside the basis: communicators, peers, or 1."""
     likely: tuple[float, ...]
     below: tuple[float, ...]
     above: tuple[float, ...]
@@ -43,15 +44,19 @@ class Range:
     high: float
 
 
-@lru_cache(maxsize=256)
-def _margins(applying: tuple[str, ...], groups: int) -> Margins:
+COUNTED = ("gib_per_communicator", "gib_per_peer")
+"""Bases that are GiB times a number that the plan says."""
+
+
+@lru_cache(maxsize=1024)
+def _margins(applying: tuple[str, ...], communicators: int, peers: float) -> Margins:
     likely, below, above = ([0.0] * len(BASES) for _ in range(3))
     chosen: list[tuple[Cause, float]] = []
     for cause in memory_causes():
         if cause.when not in applying:
             continue
-        times = float(groups) if cause.basis == "gib_per_group" else 1.0
-        index = BASES.index("gib" if cause.basis == "gib_per_group" else cause.basis)
+        times = _times(cause, communicators, peers)
+        index = BASES.index(_basis(cause))
         likely[index] += cause.likely * times
         if index:
             below[index] += ((cause.likely - cause.low) * times) ** 2
@@ -60,26 +65,32 @@ def _margins(applying: tuple[str, ...], groups: int) -> Margins:
     return Margins(tuple(chosen), tuple(likely), tuple(below), tuple(above))
 
 
-def margins(s: Setting) -> Margins:
-    """The causes that apply to a plan."""
+def _times(cause: Cause, communicators: int, peers: float) -> float:
+    if cause.basis == "gib_per_communicator":
+        return float(communicators)
+    return peers if cause.basis == "gib_per_peer" else 1.0
+
+
+def _basis(cause: Cause) -> str:
+    return "gib" if cause.basis in COUNTED else cause.basis
+
+
+def margins(s: Setting, nvlink: bool = True) -> Margins:
+    """The causes that apply to a plan on cards with or without NVLink."""
     plan = s.plan
     megatron = plan.backend == "megatron"
     applying = ["always", "compiled" if plan.compile else "as-written"]
-    if megatron:
-        applying.append("megatron")
-    elif s.shards.data > 1:
+    applying.append("megatron" if megatron else "not-megatron")
+    if not megatron and s.shards.data > 1:
         applying.append("sharded")
     if not (plan.packing or plan.method == "cpt" or plan.online):
         applying.append("unpacked")
+    routed = s.sums.moe_layers > 0
     if plan.expert_parallel > 1:
         applying.append("experts")
     if plan.offload == "experts":
         applying.append("experts_on_host")
-    groups = (
-        (plan.world_size > 1) + (plan.fsdp_replicas > 1) + (plan.tensor_parallel > 1) + (plan.pipeline_parallel > 1)
-        + (plan.context_parallel > 1) + (plan.expert_parallel > 1)
-    )  # fmt: skip
-    return _margins(tuple(applying), groups)
+    return _margins(tuple(applying), communicator_count(plan, routed), direct_peers(plan, routed, nvlink))
 
 
 def _bases(alive: Alive, most_buffers: float) -> tuple[float, ...]:
@@ -126,11 +137,11 @@ def spread(m: Margins, alive: Sequence[Alive], most_buffers: float) -> tuple[Ran
 
 def shares(m: Margins, alive: Alive, most_buffers: float) -> tuple[CauseShare, ...]:
     """Each cause at one moment, the largest first; causes that change nothing are left out."""
-    sizes = dict(zip(BASES, _bases(alive, most_buffers), strict=False))
+    sizes: dict[str, float] = dict(zip(BASES, _bases(alive, most_buffers), strict=False))
     sizes["total"] = spread(m, (alive,), most_buffers)[0].likely
     found: list[CauseShare] = []
     for cause, times in m.causes:
-        size = times * sizes["gib" if cause.basis == "gib_per_group" else cause.basis]
+        size = times * sizes[_basis(cause)]
         share = CauseShare(
             cause.name, cause.what, cause.likely * size, (cause.low - cause.likely) * size,
             (cause.high - cause.likely) * size, cause.tag, cause.source,

@@ -183,6 +183,8 @@ class StageParts:
     head_norm: float
     """The final norm: what it keeps, and what is alive in its backward."""
     head_norm_backward: float
+    up_gradient: float
+    """In Megatron the 16-bit gradient of gate and up before it is added to the fp32 buffer; half as much of down."""
     layer_elements: float
     next_elements: float
     """Parameters of the layer that is prefetched in its backward, and of the one whose gradients are still being reduced:
@@ -255,9 +257,8 @@ def _one_layer(s: Setting, kind: LayerBytes) -> LayerSizes:
     the experts' ranks, and the ranks that slice an expert all hold the copies that go through it."""
     tensor, whole, tokens = s.plan.tensor_parallel, s.whole_div, s.tokens
     gathered = (s.plan.expert_tensor_parallel - 1) * kind.routed_copies
-    kept = (kind.whole + kind.routed + gathered) / whole + (
-        kind.split + kind.per_context * s.context
-    ) / tensor
+    kept = (kind.whole + kind.routed + gathered) / whole + kind.everywhere
+    kept += (kind.split + kind.per_context * s.context) / tensor
     in_forward = kept + kind.forward_routed / whole + kind.forward_split / tensor
     in_mlp = kept + (kind.mlp_whole + kind.mlp_routed) / whole + kind.mlp_split / tensor
     last = (kind.last_whole + kind.last_routed + gathered / 2) / whole
@@ -294,7 +295,8 @@ def _activations(
         live = min(count, max(0, start + count - (s.sums.layers - s.plan.freeze_trainable_layers)))
     if s.checkpointing:
         width = 4.0 if s.upcast or s.kernels.fp32_stream else 2.0 * s.kernels.wide
-        return live * width * s.sums.hidden * s.tokens / s.whole_div * in_flight, one
+        stays = s.moe_layer.stays * (count - dense) * s.tokens / s.whole_div
+        return live * width * s.sums.hidden * s.tokens / s.whole_div * in_flight + stays, one
     return kept * live / max(count, 1) * in_flight, one
 
 
@@ -307,6 +309,19 @@ def _layer_elements(s: Setting, count: int, dense: int) -> float:
         routed = sums.expert_per_layer / (plan.expert_parallel * plan.expert_tensor_parallel)
         mlp = max(mlp, sums.shared_per_layer / tensor + sums.router_per_layer + routed)
     return sums.attention_per_layer / tensor + sums.replicated_per_layer + mlp
+
+
+def _up_gradient(s: Setting, count: int, dense: int) -> float:
+    """Bytes of the weight gradients that one product of the largest MLP makes, those of all its experts in one tensor
+    (TransformerEngine v2.16.1, pytorch/module/grouped_linear.py:460). ms-swift adds into the buffer in the kernel only
+    where apex is installed (ms-swift 4.6.0, swift/megatron/arguments/megatron_args.py:902)."""
+    sums, plan = s.sums, s.plan
+    if plan.backend != "megatron" or not s.base_trains:
+        return 0.0
+    mlp = sums.mlp_per_layer / plan.tensor_parallel if dense else 0.0
+    if count > dense:
+        mlp = max(mlp, sums.expert_per_layer / (plan.expert_parallel * plan.expert_tensor_parallel))
+    return 2.0 * mlp * 2 / 3
 
 
 def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_flight: float) -> StageParts:
@@ -339,8 +354,11 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
         kept=kept,
         kept_each=kept / max(count, 1),
         layer=one,
-        head_norm=norm_bytes(s.sums, s.sums.hidden, s.kernels) * s.loss_tokens if last else 0.0,
-        head_norm_backward=norm_backward_bytes(s.sums, s.kernels) * s.loss_tokens if last else 0.0,
+        head_norm=norm_bytes(s.sums, s.sums.hidden, s.kernels) * s.loss_tokens / s.whole_div if last else 0.0,
+        head_norm_backward=norm_backward_bytes(s.sums, s.kernels) * s.loss_tokens / s.whole_div
+        if last
+        else 0.0,
+        up_gradient=_up_gradient(s, count, dense),
         layer_elements=layer,
         next_elements=layer if alike > 2 else other,
         reduced_elements=layer if alike > 1 else other,

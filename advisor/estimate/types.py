@@ -20,7 +20,7 @@ TERMS = (
 
 CORRECTED = "Corrected by your runs"
 """How the note begins that every corrected figure carries."""
-OUTSIDE_PYTORCH = ("cuda-context", "communicators")
+OUTSIDE_PYTORCH = ("cuda-context", "communicators", "peer-connections")
 """Causes that no counter of PyTorch's includes."""
 
 

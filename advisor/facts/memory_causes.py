@@ -24,12 +24,16 @@ class Cause(BaseModel):
 
     name: str
     what: str
-    basis: Literal["gib", "gib_per_group", "dynamic", "gathered", "allocated", "static", "total"]
-    """What the three numbers multiply: GiB, GiB per communicator, or GiB of a part of the figure.
+    basis: Literal[
+        "gib", "gib_per_communicator", "gib_per_peer", "dynamic", "gathered", "allocated", "static", "total"
+    ]
+    """What the three numbers multiply: GiB, GiB per communicator or directly connected GPU, or GiB of a part of the
+    figure.
     `dynamic`: activations, logits and buffers; `gathered`: buffers of other moments; `static`: the rest."""
     when: Literal[
-        "always", "sharded", "megatron", "compiled", "as-written", "unpacked", "experts", "experts_on_host"
-    ]
+        "always", "sharded", "megatron", "compiled", "as-written", "not-megatron", "unpacked", "experts",
+        "experts_on_host",
+    ]  # fmt: skip
     low: float
     likely: float
     high: float

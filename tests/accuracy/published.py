@@ -25,6 +25,8 @@ class Compared(NamedTuple):
     high: float
     total: float
     published: float
+    outside: float
+    """CUDA context and NCCL: of `total`, not of `low`, because PyTorch's counters do not see them."""
 
     @property
     def error(self) -> float:
@@ -37,6 +39,11 @@ class Compared(NamedTuple):
     @property
     def half_width(self) -> float:
         return (self.high - self.low) / 2 / self.total
+
+    @property
+    def uncertain(self) -> float:
+        """The half-width without what `low` leaves out."""
+        return (self.high - self.low - self.outside) / 2 / self.total
 
 
 def read_rows() -> list[Row]:
@@ -61,7 +68,7 @@ def compared() -> tuple[tuple[Compared, ...], tuple[tuple[Row, str], ...]]:
         found.append(
             Compared(
                 row, why_loose(row), estimate.shown(shows(row)), estimate.low, estimate.high, estimate.total,
-                published_gib(row),
+                published_gib(row), estimate.total - estimate.shown("reserved"),
             )
         )  # fmt: skip
     return tuple(found), tuple(left)

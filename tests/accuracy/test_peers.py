@@ -18,7 +18,8 @@ def test_stage_state_within_one_percent_of_both(row: State) -> None:
 def test_every_question_has_a_range(case: str) -> None:
     memory = ours(case)
     assert memory.low < memory.allocated < memory.total < memory.high
-    assert (memory.high - memory.low) / 2 <= 0.2 * memory.total
+    outside = memory.total - memory.shown("reserved")  # CUDA context and NCCL, which `low` leaves out
+    assert (memory.high - memory.low - outside) / 2 <= 0.2 * memory.total
     assert memory.host_gib > 0
 
 

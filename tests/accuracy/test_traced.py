@@ -10,8 +10,10 @@ from statistics import median
 
 import pytest
 
+from tests.accuracy import traced_megatron
 from tests.accuracy.traced_earlier import errors, report
 from tests.accuracy.traced_rows import cases, compared, median_error, of_split, table, worst
+from tools import trace_megatron
 
 MEDIAN, WORST = 0.03, 0.08
 """Limits of the held-out half."""
@@ -37,6 +39,21 @@ def test_errors_stay_within_the_limits(split: str) -> None:
     rows = of_split(split)
     assert median_error(rows) <= MEDIAN, table(rows)
     assert abs(worst(rows).error) <= WORST, table(rows)
+
+
+def test_every_megatron_case_has_its_row_and_its_split() -> None:
+    known = {" ".join(pair): pair[0] in trace_megatron.FIT for pair in trace_megatron.cases()}
+    rows = traced_megatron.compared()
+    assert {row.id: row.split == "fit" for row in rows} == known
+    assert {row.kind for row in rows} == {"dense", "MoE", "MLA"}
+    assert len(traced_megatron.of_split("held-out")) >= 40
+
+
+@pytest.mark.parametrize("split", ["fit", "held-out"])
+def test_megatron_stays_within_its_limits(split: str) -> None:
+    rows = traced_megatron.of_split(split)
+    assert median_error(rows) <= 0.01, table(rows)
+    assert abs(worst(rows).error) <= 0.03, table(rows)
 
 
 def test_rows_of_an_earlier_tool() -> None:
