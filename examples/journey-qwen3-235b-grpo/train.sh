@@ -25,9 +25,9 @@ overrides=(
   # Batch
   data.train_batch_size=128  # prompts per step over all GPUs; each is answered rollout.n times
   actor_rollout_ref.actor.ppo_mini_batch_size=128  # prompts per optimizer step: one step per batch, strictly on-policy
-  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8  # sequences per GPU and pass, where batches are not filled by tokens
+  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16  # sequences per GPU and pass, where batches are not filled by tokens
   actor_rollout_ref.actor.use_dynamic_bsz=True  # passes are filled by tokens, without padding
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384  # tokens per GPU and pass: micro batch x longest sequence
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=32768  # tokens per GPU and pass: micro batch x longest sequence
   trainer.total_epochs=1  # passes over the data
 
   # Optimization
@@ -68,8 +68,8 @@ overrides=(
   # Parallelism
   trainer.nnodes=16  # machines
   trainer.n_gpus_per_node=8  # GPUs of each
-  actor_rollout_ref.actor.megatron.tensor_model_parallel_size=1  # ranks that slice every matrix
-  actor_rollout_ref.actor.megatron.sequence_parallel=False  # they split norms and dropout along the sequence as well
+  actor_rollout_ref.actor.megatron.tensor_model_parallel_size=2  # ranks that slice every matrix
+  actor_rollout_ref.actor.megatron.sequence_parallel=True  # they split norms and dropout along the sequence as well
   actor_rollout_ref.actor.megatron.pipeline_model_parallel_size=8  # stages the layers are split into
   ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_first_pipeline_stage=12  # layers of the first stage
   ++actor_rollout_ref.actor.megatron.override_transformer_config.num_layers_in_last_pipeline_stage=10  # layers of the last stage

@@ -28,9 +28,9 @@ overrides=(
   # Batch
   data.train_batch_size=16  # prompts per step over all GPUs; each is answered rollout.n times
   actor_rollout_ref.actor.ppo_mini_batch_size=16  # prompts per optimizer step: one step per batch, strictly on-policy
-  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4  # sequences per GPU and pass, where batches are not filled by tokens
+  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2  # sequences per GPU and pass, where batches are not filled by tokens
   actor_rollout_ref.actor.use_dynamic_bsz=True  # passes are filled by tokens, without padding
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192  # tokens per GPU and pass: micro batch x longest sequence
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=4096  # tokens per GPU and pass: micro batch x longest sequence
   trainer.total_epochs=1  # passes over the data
 
   # Optimization

@@ -98,7 +98,7 @@ CORRECTIONS = """Corrected in the collection, from the documents themselves:
 
 LOOSE = """Headers of ms-swift's scripts state one figure for several variants, were written over two years of versions,
 and are rounded to 1 to 10 GiB; a figure of 24 or 80 may be the card's size; scripts with `device_map` split one model
-over cards, which no plan here does. 
+over cards, which no plan here does.
 
 Megatron runs with experts: these headers read {routed} % above the estimate in the median (bare activations and states
 do not explain any of it: they agree with the traced model, above). Part of the cause is NCCL, which `nvidia-smi` shows
@@ -114,7 +114,7 @@ mcore-bridge's adapters of grouped experts run has not been traced."""
 def _routed(known: list[Compared]) -> dict[str, object]:
     """The Megatron rows with experts whose figure is not the card's own size."""
     rows = [r for r in known if r.row["ep"] and r.row["framework"] == "Megatron-SWIFT" and r.published != 80]
-    above = 100 * median(-r.error for r in rows)
+    above = 100 * median(r.published / r.estimate - 1 for r in rows)
     return {"routed": f"{above:.0f}", "inside": sum(r.inside for r in rows), "all": len(rows)}
 
 

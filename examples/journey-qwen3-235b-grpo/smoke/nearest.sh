@@ -23,11 +23,11 @@ overrides=(
   data.seed=42  # shuffling
 
   # Batch
-  data.train_batch_size=1024  # prompts per step over all GPUs; each is answered rollout.n times
-  actor_rollout_ref.actor.ppo_mini_batch_size=1024  # prompts per optimizer step: one step per batch, strictly on-policy
-  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=8  # sequences per GPU and pass, where batches are not filled by tokens
+  data.train_batch_size=2048  # prompts per step over all GPUs; each is answered rollout.n times
+  actor_rollout_ref.actor.ppo_mini_batch_size=2048  # prompts per optimizer step: one step per batch, strictly on-policy
+  actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16  # sequences per GPU and pass, where batches are not filled by tokens
   actor_rollout_ref.actor.use_dynamic_bsz=True  # passes are filled by tokens, without padding
-  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384  # tokens per GPU and pass: micro batch x longest sequence
+  actor_rollout_ref.actor.ppo_max_token_len_per_gpu=32768  # tokens per GPU and pass: micro batch x longest sequence
   trainer.total_epochs=1  # passes over the data
 
   # Optimization
