@@ -16,7 +16,7 @@ from advisor.planner.legality import illegal, stage_layers
 from advisor.planner.space import rollouts
 from advisor.planner.start import first_plan, pinned, tunings
 from advisor.request import PINS, Request, parse_request
-from advisor.resolve import Resolved, resolve
+from advisor.resolve import APART, Resolved, resolve
 from advisor.rules import FrameworkRules, allowed_values
 from advisor.rules.implied import implied_values
 
@@ -109,6 +109,8 @@ def _contradictions(plan: Plan, request: Request, pins: Mapping[str, Any]) -> No
             raise InputError("recompute", f"{plan.recompute} contradicts --no-gradient-checkpointing")
     elif pins.get("fsdp") and stage not in (None, 3):
         raise InputError("zero", f"{stage} contradicts --fsdp, which shards weights too, as stage 3 does")
+    if request.rollout_placement in APART and not plan.rollout_gpus:
+        raise InputError("rollout_placement", f"{request.rollout_placement} needs --rollout-gpus N here")
     if request.lora_rank and not plan.uses_adapter:
         raise InputError("lora_rank", f"{request.lora_rank} given, but {plan.tuning} tuning has no adapters")
 

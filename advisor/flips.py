@@ -15,7 +15,8 @@ from advisor.alternatives import PLAN_PINS, asked_for, gpus_text, grown, least_t
 from advisor.errors import InputError
 from advisor.judging import Ranked, Rejected, search_all, time_of
 from advisor.planner.order import Candidate
-from advisor.planner.search import NO_ENGINE, Searcher
+from advisor.planner.pools import NO_ENGINE
+from advisor.planner.search import Searcher
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
 from advisor.rules import Policy

@@ -107,7 +107,7 @@ def search_all(
     resolved: Resolved, policy: Policy, searcher: Searcher, only: str | None = None
 ) -> tuple[list[Ranked], list[Rejected]]:
     """The frameworks (or one of them) that can do it, best first, and those that cannot, with the reasons."""
-    candidates: list[tuple[FrameworkRules, Candidate]] = []
+    candidates: list[tuple[FrameworkRules, Candidate, Reason | None]] = []
     rejected: list[Rejected] = []
     for name in (only,) if only else framework_names():
         rules = load_framework(name, version=_release(resolved.request, name))
@@ -116,13 +116,14 @@ def search_all(
         if found.best is None:
             rejected.append(_refused(rules, found.refusals[:8], found.closest))
         else:
-            candidates.append((rules, found.best))
-    fastest = min((c.seconds for _, c in candidates), default=1.0)
+            candidates.append((rules, found.best, found.placement))
+    fastest = min((c.seconds for _, c, _ in candidates), default=1.0)
     ranking: list[Ranked] = []
-    for rules, candidate in candidates:
+    for rules, candidate, placement in candidates:
         row, refused = _rank(resolved, policy, rules, candidate, fastest)
         if row:
-            ranking.append(row)
+            more = (placement,) if placement else ()
+            ranking.append(replace(row, reasons=(*row.reasons, *more)))
         else:
             rejected.append(_refused(rules, tuple(refused), candidate))
     ranking.sort(key=lambda row: (-row.score, row.framework))

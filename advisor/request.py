@@ -82,7 +82,12 @@ class Request(BaseModel):
     response_len: int | None = _ask("rl", "Longest generated answer, tokens", ge=1)
     generations: int | None = _ask("rl", "Answers sampled per prompt", ge=2, le=1024)
     rollout_gpus: int | None = _ask(
-        "rl", "GPUs that only generate; the others train (default: all do both)", ge=1
+        "rl", "GPUs that only generate; the others train (default: as rollout_placement says)", ge=1
+    )
+    rollout_placement: Literal["auto", "colocated", "separate", "separate-async"] | None = _ask(
+        "rl",
+        "Where answers are generated: on the GPUs that train, on GPUs of their own while training waits, or there one "
+        "step ahead (auto: the faster of the first two)",
     )
     reward: str | None = _ask("rl", "FILE.py:function that scores an answer")
     reward_model: str | None = _ask("rl", "Hub id or folder of a reward model")

@@ -76,7 +76,7 @@ def resolve(request: Request) -> Resolved:
     datasets = tuple(inspect(path, request.data_format) for path in request.data or ())
     _method(filling, datasets)
     cluster = _cluster(filling)
-    _pool(request.rollout_gpus, filling["method"], cluster)
+    _placement(filling, cluster)
     _lengths(filling, model, datasets)
     _training(filling, cluster, datasets)
     _preferences(filling)
@@ -123,12 +123,33 @@ def usual_method(served: tuple[str, ...]) -> str:
     return next((method for method in USUAL_METHODS if method in served), served[0])
 
 
-def _pool(wanted: int | None, method: str, cluster: ClusterFacts) -> None:
+APART = ("separate", "separate-async")
+"""Answers to `rollout_placement` that give the engine GPUs of its own."""
+
+
+def _placement(filling: _Filling, cluster: ClusterFacts) -> None:
+    """Where online RL generates. Raises InputError."""
+    wanted, placement = filling.values.get("rollout_gpus"), filling.values.get("rollout_placement")
+    method = filling["method"]
+    if method not in ONLINE_RL:
+        for name in ("rollout_gpus", "rollout_placement"):
+            if filling.values.get(name, "auto") != "auto":
+                raise InputError(name, f"{method} generates nothing; leave it out")
+        return
+    if placement == "colocated" and wanted:
+        raise InputError(
+            "rollout_placement", f"colocated has no GPUs that only generate; drop it or rollout_gpus {wanted}"
+        )
+    if placement in APART and cluster.world_size == 1:
+        raise InputError("rollout_placement", f"{placement} needs a GPU that generates and one that trains")
+    filling.put("rollout_placement", "auto", "default")
+    _pool(wanted, cluster)
+
+
+def _pool(wanted: int | None, cluster: ClusterFacts) -> None:
     """GPUs that only generate are part of one machine, or whole machines. Raises InputError."""
     if not wanted:
         return
-    if method not in ONLINE_RL:
-        raise InputError("rollout_gpus", f"{method} generates nothing; leave it out")
     if wanted >= cluster.world_size:
         raise InputError(
             "rollout_gpus", f"{wanted} of {cluster.world_size} GPUs leave none to train; give fewer"

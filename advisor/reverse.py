@@ -146,7 +146,7 @@ def _spent(row: Tried, what: str) -> float:
     if best is None or not best.time.tokens_per_second:
         reason = best.time.reason if best else "no plan"
         raise InputError("minimize", f"{what} cannot be compared: {reason}")
-    gpus = best.plan.world_size if what == "cost" else 1
+    gpus = best.plan.all_gpus if what == "cost" else 1
     return gpus * best.time.hours if best.time.hours is not None else gpus / best.time.tokens_per_second
 
 

@@ -6,7 +6,7 @@ result lies from published measurements: docs/accuracy.md.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from advisor.estimate.generation import generation_seconds, sync_seconds
@@ -26,7 +26,7 @@ from advisor.estimate.work import (
 )
 from advisor.facts.software import TODAY, Software
 from advisor.facts.types import ClusterFacts, ModelFacts
-from advisor.plan import Plan, without_engine
+from advisor.plan import BACKENDS, Plan, without_engine
 
 TIME_LOW, TIME_HIGH = 0.75, 1.5
 """Around the likely figure: more than four of five published rows lie within (docs/accuracy.md)."""
@@ -237,6 +237,19 @@ def training_seconds(
         step = _training_time(model_sums(model), plan, cluster, tokens, tflops, TODAY, None)
         known = trained[key] = step.total
     return known
+
+
+def least_training_seconds(model: ModelFacts, plan: Plan, cluster: ClusterFacts) -> float:
+    """Seconds of training for a sequence that no layout of this plan's GPUs gets below: its matrix products and
+    attention, nothing recomputed, at the fastest rate that the card reaches."""
+    tflops = cluster.gpu.tflops_bf16
+    if not tflops:
+        return 0.0
+    kept = replace(plan, gradient_checkpointing=False, recompute="none")
+    fast = [rates(cluster, replace(kept, backend=backend), TODAY, tflops) for backend in BACKENDS]
+    rate = max(max(r.linear, r.attention) for r in fast)
+    tokens = _tokens(plan, None)
+    return flops_per_token(model_sums(model), kept, tokens) * tokens / rate / plan.world_size
 
 
 def between_seconds(

@@ -13,6 +13,7 @@ from advisor.estimate.time import (
     StepTime,
     TrainedSeconds,
     between_seconds,
+    least_training_seconds,
     planned_step,
     seconds_per_step,
     training_seconds,
@@ -204,6 +205,14 @@ class Filler:
         """Of a step, without generation and weight sync."""
         return training_seconds(self.model, plan, self._cluster, self._training_seconds) or 1.0
 
+    def generating(self, plan: Plan) -> float:
+        """A sequence's share of generation and weight sync."""
+        return sum(between_seconds(self.model, plan, self._cluster)) / plan.global_batch_size
+
+    def least_training(self, plan: Plan) -> float:
+        """Seconds of training for a sequence that no layout of these GPUs gets below."""
+        return least_training_seconds(self.model, plan, self._cluster)
+
     def between_seconds(self, plan: Plan, layout: Plan) -> float:
         """Generation and weight sync of a step of `plan`, as `layout` has them."""
         key = (*_engine(layout), plan.global_batch_size, plan.zero_stage, plan.fsdp, plan.fsdp_replicas)
@@ -254,8 +263,6 @@ class Unfilled:
     def could_pass(self, layout: Plan, bar: Candidate) -> bool:
         """Whether anything that fits on the layout, generating as `layout` does, could come before `bar`: of all that
         holds a training step while no engine takes memory, the fastest training, plus generation and weight sync."""
-        if layout.rollout_placement == "separate-async":
-            return True  # how much of the generation shows depends on the training beside it
         if not self._holds():
             return False
         limit = slowest(layout, coarse(bar.plan, bar.seconds))
@@ -289,14 +296,15 @@ class Unfilled:
         return training.fits
 
     def _seconds(self, training: _Training, layout: Plan, between: dict[int, float]) -> float:
-        """A sequence's share of the step."""
+        """A sequence's share of the step; of one that trains beside the generation no less than the longer of both."""
         batch = training.batch
         seconds = between.get(batch)
         if seconds is None:
             seconds = between[batch] = self.filler.between_seconds(training.plan, layout)
         if not training.seconds:
             training.seconds = self.filler.training_seconds(training.plan)
-        return (training.seconds + seconds) / batch
+        ahead = layout.rollout_placement == "separate-async"
+        return (max(training.seconds, seconds) if ahead else training.seconds + seconds) / batch
 
     def _row(self, group: int, way: int) -> Sequence[_Training]:
         """One way to hold activations, at each micro batch; empty where the framework's tables refuse it."""

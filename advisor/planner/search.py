@@ -14,6 +14,7 @@ from advisor.planner.fill import PLANNED, Filler, Unfilled
 from advisor.planner.interleave import Staged, by_promise, chunked, chunks_of, could_pass
 from advisor.planner.legality import illegal
 from advisor.planner.order import Candidate, describe, order
+from advisor.planner.pools import Best, no_engine, placed, spreads
 from advisor.planner.space import (
     Skeleton,
     hf_layouts,
@@ -23,6 +24,7 @@ from advisor.planner.space import (
     with_copies,
 )
 from advisor.planner.start import on_host
+from advisor.resolve import APART
 from advisor.rules import (
     FrameworkRules,
     Reason,
@@ -36,8 +38,6 @@ RECOMPUTE_MOST = 1.6
 """How much longer a step takes at most for recomputing everything: a forward pass on top of three, with its traffic."""
 CANDIDATES_JUDGED = 32
 """How many of the best plans are put to the framework's expression limits before giving up."""
-NO_ENGINE = "planner.rollout-engine"
-"""Why online RL has no plan where the GPUs hold no engine."""
 LIMITS_ASKED = 8
 """How many refused plans it takes to give up bounding the search by an allowed one."""
 
@@ -51,14 +51,16 @@ class Found:
     examined: int
     closest: Candidate | None = None
     """The plan that comes closest to fitting, when none does."""
+    placement: Reason | None = None
+    """Why online RL generates where it does."""
 
 
 class _Bar:
     """The best plan so far that fits and that no limit refuses: what cannot come before it need not be tried. Limits
     that refuse one plan after another are not asked again and again."""
 
-    def __init__(self) -> None:
-        self.known: Candidate | None = None
+    def __init__(self, known: Candidate | None) -> None:
+        self.known = known
         self.asked = 0
 
     def is_passed(self, candidate: Candidate) -> bool:
@@ -81,14 +83,11 @@ class Searcher(Filler):
         refusals: list[Reason] = []
         closest: Candidate | None = None
         for skeleton in self._skeletons(rules):
-            staged: list[Staged] = []
-            candidates, refused, near = self._candidates(rules, skeleton, staged)
-            refusals += refused
-            best, limited = self._first_allowed(rules, candidates, skeleton.pins)
-            refusals += limited
-            if best:
-                best = self._interleaved(rules, staged, best, skeleton.pins)
-                return Found(best, (), self.examined - before)
+            found = placed(self, self.planned, rules, skeleton)
+            if found.best:
+                return Found(found.best, (), self.examined - before, placement=found.why)
+            refusals += found.refusals
+            near = found.closest
             if near and (closest is None or near.memory.excess < closest.memory.excess):
                 closest = near
         if closest is not None:
@@ -98,6 +97,15 @@ class Searcher(Filler):
         first = {reason.rule: reason for reason in reversed(refusals)}
         shown = tuple(reason for reason in refusals if first[reason.rule] is reason)
         return Found(None, shown, self.examined - before, closest)
+
+    def planned(self, rules: FrameworkRules, skeleton: Skeleton, bar: Candidate | None) -> Best:
+        """The best plan of a skeleton; `bar`: of those that come before this one."""
+        staged: list[Staged] = []
+        candidates, refused, near = self._candidates(rules, skeleton, staged, bar)
+        best, limited = self._first_allowed(rules, candidates, skeleton.pins)
+        if best:
+            best = self._interleaved(rules, staged, best, skeleton.pins)
+        return Best(best, [*refused, *limited], near)
 
     def _skeletons(self, rules: FrameworkRules) -> Iterator[Skeleton]:
         """As asked; then, where all of those fail, LoRA with the routed experts in host memory, for frameworks that
@@ -166,14 +174,14 @@ class Searcher(Filler):
                         yield variant
 
     def _candidates(
-        self, rules: FrameworkRules, skeleton: Skeleton, staged: list[Staged]
+        self, rules: FrameworkRules, skeleton: Skeleton, staged: list[Staged], before: Candidate | None = None
     ) -> tuple[list[Candidate], list[Reason], Candidate | None]:
         """(the best plan of each layout, why there is none, the plan that comes closest); `staged` gets the layouts
-        with pipeline stages."""
+        with pipeline stages. `before`: a plan that others have to come before."""
         fitting: list[Candidate] = []
         refusals: dict[Reason, None] = {}
         closest: Candidate | None = None
-        bar = _Bar()
+        bar = _Bar(before)
         open_cell = False
         for plan in self._backends(rules, skeleton):
             refused = [r for r in cheap_refusals(rules, plan) if not _about_layout(rules, r)]
@@ -200,7 +208,7 @@ class Searcher(Filler):
         if open_cell and not fitting and closest is None:
             # Why the open way to train has no layout says more than that the other way is closed.
             refusals = {**dict.fromkeys(self._no_layout(rules, skeleton)), **refusals}
-        if bar.known:
+        if bar.known and bar.known is not before:
             fitting.append(bar.known)
         return fitting, [] if open_cell and (fitting or closest) else list(refusals), closest
 
@@ -208,7 +216,7 @@ class Searcher(Filler):
         pin = skeleton.pins.get("backend")
         for backend in (pin,) if pin else ("hf", "megatron"):
             plan = replace(skeleton.plan, backend=backend)
-            if plan.rollout_gpus:
+            if plan.rollout_gpus and self.resolved.request.rollout_placement not in APART:
                 plan = self._placed(rules, plan)
             if backend == "megatron":
                 plan = self._for_megatron(plan)
@@ -276,27 +284,16 @@ class Searcher(Filler):
         if plan.nodes > 1 and _open(rules, "fsdp_replicas", plan):
             shapes = with_copies(shapes, plan, model, self._cluster, pins)
         attention = self._attention(rules, plan, pins)
-        spreads = [{**shape, "attention": attention} for shape in shapes if _agrees(shape, pins)]
+        shaped = [{**shape, "attention": attention} for shape in shapes if _agrees(shape, pins)]
         for settings in self._engines(rules, plan):
-            for shape in spreads:
+            for shape in shaped:
                 yield [changed(plan, {**shape, **setting}) for setting in settings]
 
     def _engines(self, rules: FrameworkRules, plan: Plan) -> list[list[dict[str, Any]]]:
         """For each engine that the framework has and that the GPUs hold, its settings, fastest first."""
         engines = allowed_values(rules, "rollout_engine", plan.as_dict()) if plan.online else None
-        several = plan.online and all(
-            _open(rules, field, plan) for field in ("rollout_data_parallel", "rollout_expert_parallel")
-        )
+        several = plan.online and spreads(rules, plan, self.model)
         return rollouts(plan, self.model, self.resolved.cluster.gpu_memory_gib, engines, several)
-
-    def _too_small(self, plan: Plan) -> Reason:
-        """Why no engine is left."""
-        gpus, weights = plan.generating_gpus, 2.0 * self.model.total_parameters / 2**30
-        text = (
-            f"no rollout engine holds the weights: {weights:.0f} GiB over {gpus} GPUs are {weights / gpus:.1f} GiB on "
-            f"each, which leaves too little of {self.resolved.cluster.gpu_memory_gib:.1f} GiB for its cache"
-        )
-        return Reason(NO_ENGINE, "refuse", text, "advisor/planner/space.py:rollouts")
 
     def _attention(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> str:
         return pins.get("attention") or next(iter(self._attentions(rules, plan)), "sdpa")
@@ -314,7 +311,7 @@ class Searcher(Filler):
         reasons: dict[Reason, None] = {}
         for plan in self._backends(rules, skeleton):
             if plan.online and not self._engines(rules, plan):
-                reasons[self._too_small(plan)] = None
+                reasons[no_engine(self, plan)] = None
                 continue
             as_pinned = replace(plan, **skeleton.pins)
             for layout in (as_pinned, *self._layouts(rules, plan, skeleton.pins)):

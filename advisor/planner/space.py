@@ -78,7 +78,7 @@ def rollouts(
         return [[{}]]
     if plan.rollout_gpus:
         return [
-            [setting] for setting in _pool_engines(plan, model, memory_gib, spreads and model.moe is not None)
+            [setting] for setting in pool_engines(plan, model, memory_gib, spreads and model.moe is not None)
         ]
     allowed = tuple(engines) if engines is not None else ("vllm", "hf")
     found: list[list[dict[str, Any]]] = []
@@ -89,7 +89,7 @@ def rollouts(
     return [settings for settings in found if settings]
 
 
-def _pool_engines(plan: Plan, model: ModelFacts, memory_gib: float, spreads: bool) -> list[dict[str, Any]]:
+def pool_engines(plan: Plan, model: ModelFacts, memory_gib: float, spreads: bool) -> list[dict[str, Any]]:
     """vLLM on GPUs of its own: the smallest engine that holds the weights, and one over all GPUs of a machine."""
     own = changed(plan, {"gpus_per_node": plan.rollout_gpus})
     widest = max(tp for tp in POWERS if plan.rollout_gpus % tp == 0 and model.heads % tp == 0)

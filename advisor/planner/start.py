@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from advisor.facts.types import ClusterFacts
 from advisor.plan import ADAPTER_TUNINGS, Plan
 from advisor.request import PINS, Request
-from advisor.resolve import Resolved, default
+from advisor.resolve import APART, Resolved, default
 
 AUTO_TUNINGS = {"cpt": ("full", "lora", "qlora"), "rm": ("lora", "full", "qlora")}
 """What `--tuning auto` tries, in order; the first that fits is taken."""
@@ -47,15 +48,21 @@ def tunings(request: Request) -> tuple[tuple[str, str], ...]:
 
 
 def _machines(resolved: Resolved) -> dict[str, Any]:
-    """The machines that train, and the GPUs that only generate: some of one machine, or whole machines."""
-    cluster, wanted = resolved.cluster, resolved.request.rollout_gpus
-    if not wanted:
+    """The machines that train, and the GPUs that only generate where a number of them was asked for."""
+    cluster, request = resolved.cluster, resolved.request
+    if not request.rollout_gpus:
         return {"nodes": cluster.nodes, "gpus_per_node": cluster.gpus_per_node}
-    pool = {"rollout_engine": "vllm", "rollout_placement": "separate"}
+    asked = request.rollout_placement
+    return divided(cluster, request.rollout_gpus, asked if asked in APART else "separate")
+
+
+def divided(cluster: ClusterFacts, generating: int, placement: str) -> dict[str, Any]:
+    """Plan fields of a cluster of which so many GPUs only generate: some of one machine, or whole machines."""
+    pool = {"rollout_engine": "vllm", "rollout_placement": placement}
     if cluster.nodes == 1:
-        left = cluster.gpus_per_node - wanted
-        return {**pool, "nodes": 1, "gpus_per_node": left, "rollout_gpus": wanted, "rollout_nodes": 0}
-    machines = wanted // cluster.gpus_per_node
+        left = cluster.gpus_per_node - generating
+        return {**pool, "nodes": 1, "gpus_per_node": left, "rollout_gpus": generating, "rollout_nodes": 0}
+    machines = generating // cluster.gpus_per_node
     return {
         **pool, "nodes": cluster.nodes - machines, "gpus_per_node": cluster.gpus_per_node,
         "rollout_gpus": cluster.gpus_per_node, "rollout_nodes": machines,

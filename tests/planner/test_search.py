@@ -16,7 +16,8 @@ from advisor.planner.fill import Unfilled
 from advisor.planner.interleave import CHUNKS, chunked
 from advisor.planner.legality import is_legal
 from advisor.planner.order import describe, order
-from advisor.planner.search import NO_ENGINE, Found, Searcher
+from advisor.planner.pools import NO_ENGINE
+from advisor.planner.search import Found, Searcher
 from advisor.planner.space import rollouts, skeletons, squeezes
 from advisor.request import parse_request
 from advisor.resolve import Resolved, resolve
