@@ -413,7 +413,9 @@ def _fsdp_rules(
         yield f"{where}: unknown model_dtype {section['model_dtype']!r}"
 
 
-def _lora_rules(model: Mapping[str, Any], megatron: bool, rollout: Mapping[str, Any] | None) -> Iterator[str]:
+def _lora_rules(
+    model: Mapping[str, Any], megatron: bool, rollout: Mapping[str, Any] | None, apart: bool = False
+) -> Iterator[str]:
     fsdp_rank, mcore_rank = model["lora_rank"], (model["lora"] or {}).get("rank", 0)
     if megatron and fsdp_rank:
         yield "model.lora_rank is not read by the Megatron engine: set model.lora.rank"
@@ -423,7 +425,10 @@ def _lora_rules(model: Mapping[str, Any], megatron: bool, rollout: Mapping[str, 
     if rank and rollout is not None and rollout["name"] == "vllm":
         if rank > MAX_LORA_RANK:
             yield f"LoRA rank {rank} is above vLLM's largest, {MAX_LORA_RANK}"
-        if not megatron and rollout["load_format"] != "safetensors":
+        merged = (model["lora"] or {}).get("merge", False)
+        if apart and not merged:
+            yield "model.lora.merge must be true: servers on GPUs of their own are sent the base without its adapters"
+        if not megatron and not merged and rollout["load_format"] != "safetensors":
             yield "LoRA needs rollout.load_format=safetensors: only adapters are sent to the rollout"
 
 
@@ -515,9 +520,11 @@ def _ppo_rules(config: dict[str, Any], launch: Launch, world: int, model: Mappin
         if _strip(override)[1].startswith(LEGACY_REWARD):
             yield f"{_strip(override)[1]}: accepted and ignored by main_ppo: use reward.{_strip(override)[1]}"
     yield from _algorithm_rules(config)
-    yield from _rollout_rules(rollout, world)
+    apart = config["trainer"]["v1"]["trainer_mode"] == "separate_async"
+    pool = rollout["nnodes"] * rollout["n_gpus_per_node"] if apart and not group["hybrid_engine"] else world
+    yield from _rollout_rules(rollout, pool)
     megatron = actor["strategy"] == "megatron"
-    yield from _lora_rules(group["model"], megatron, rollout)
+    yield from _lora_rules(group["model"], megatron, rollout, apart)
     if megatron:
         own = actor["megatron"]
         yield from _megatron_rules(own, "actor.megatron", world, model)

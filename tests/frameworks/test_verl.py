@@ -148,6 +148,24 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     (
+        {**RL, "rollout_placement": "separate-async", "rollout_gpus": 2},
+        {
+            "actor_rollout_ref.model.lora.merge": True,
+            f"{ROLLOUT}.load_format": None,
+            f"{ROLLOUT}.layered_summon": None,
+        },
+    ),
+    (
+        {
+            **RL,
+            "method": "ppo",
+            "tuning": "full",
+            "rollout_placement": "separate-async",
+            "rollout_gpus": 2,
+        },
+        {"trainer.v1.trainer_mode": "separate_async", "critic.strategy": "fsdp2"},
+    ),
+    (
         {**RL, "rollout_tensor_parallel": 8, "rollout_data_parallel": 4, "rollout_expert_parallel": 32},
         {
             f"{ROLLOUT}.tensor_model_parallel_size": 8,

@@ -19,9 +19,9 @@ from advisor.frameworks.table import (
     Rendered,
 )
 from advisor.frameworks.verl.overrides import override
-from advisor.frameworks.verl.places import NAME, has_critic, on_megatron
+from advisor.frameworks.verl.places import NAME, apart, has_critic, on_megatron
 from advisor.frameworks.verl.reading import READING
-from advisor.frameworks.verl.rollout import REWARD_FILE, apart
+from advisor.frameworks.verl.rollout import REWARD_FILE
 from advisor.frameworks.verl.table import TABLE
 from advisor.frameworks.verl.training import DATA_FILE, PPO, SFT, prompts_per_step
 from advisor.plan import Plan

@@ -37,6 +37,17 @@ def has_adapter(plan: Plan) -> bool:
     return plan.uses_adapter
 
 
+def apart(plan: Plan) -> bool:
+    """Whether servers on GPUs of their own generate."""
+    return plan.rollout_placement == "separate-async"
+
+
+def sends_adapters(plan: Plan) -> bool:
+    """Whether vLLM gets adapters beside the base: weights that go to servers on other GPUs go whole, and adapters that
+    are not folded in stay behind (verl==0.9.1:verl/workers/engine_workers.py:764)."""
+    return plan.uses_adapter and not apart(plan)
+
+
 def on_megatron(plan: Plan) -> bool:
     return plan.backend == "megatron"
 

@@ -21,11 +21,12 @@ from advisor.frameworks.verl.places import (
     REWARDS,
     ROLLOUT,
     ROLLOUTS,
+    apart,
     derived,
     every,
-    has_adapter,
     is_rl,
     on_hf,
+    sends_adapters,
 )
 from advisor.plan import Plan
 
@@ -61,10 +62,6 @@ def _dapo(key: str, compute: Callable[[Plan], Any], why: str) -> Row:
         why,
         group=REWARDS,
     )
-
-
-def apart(plan: Plan) -> bool:
-    return plan.rollout_placement == "separate-async"
 
 
 POOL_ROWS: tuple[Row, ...] = (
@@ -164,14 +161,14 @@ ROLLOUT_ROWS: tuple[Row, ...] = (
         f"{ROLLOUT}.load_format",
         "safetensors",
         "vLLM reads the base weights itself: only adapters are sent to it",
-        when=every(is_rl, has_adapter),
+        when=every(is_rl, sends_adapters),
         group=ROLLOUTS,
     ),
     Const(
         f"{ROLLOUT}.layered_summon",
         True,
         "adapters are gathered layer by layer: a lower peak",
-        when=every(is_rl, has_adapter, on_hf),
+        when=every(is_rl, sends_adapters, on_hf),
         group=ROLLOUTS,
     ),
     *derived(

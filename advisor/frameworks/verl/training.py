@@ -34,6 +34,7 @@ from advisor.frameworks.verl.places import (
     NAME,
     OPTIM,
     TASK,
+    apart,
     critic,
     derived,
     every,
@@ -108,10 +109,12 @@ def _start_adapter(plan: Plan, job: Job) -> Any:
 
 
 def _merged(plan: Plan, job: Job) -> Any:
-    """Adapters inside experts are folded into the weights that vLLM gets: it needs no adapter format for them."""
-    if not (has_adapter(plan) and on_megatron(plan) and plan.online):
+    """Adapters inside experts are folded into the weights that vLLM gets: it needs no adapter format for them; so is
+    what goes to servers on other GPUs."""
+    if not (has_adapter(plan) and plan.online):
         return ABSENT
-    return True if plan.lora_targets == ("experts",) else ABSENT
+    inside_experts = on_megatron(plan) and plan.lora_targets == ("experts",)
+    return True if apart(plan) or inside_experts else ABSENT
 
 
 def _filter_groups(value: Any) -> Callable[[Plan, Job], Any]:
