@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from advisor import __version__, schemas
+from advisor.ahead import gained_ahead
 from advisor.alternatives import Change, asked_for, changes, least_times, no_nearer
 from advisor.errors import InputError
 from advisor.estimate.types import MemoryEstimate
@@ -124,11 +125,13 @@ def advise(request: Request) -> Advice:
 
 
 def explain(advice: Advice) -> Advice:
-    """The advice with what would change it: `flips` of the rejected, `unseated_by` of the first."""
+    """The advice with what would change it: `flips` of the rejected, `unseated_by` of the first (of online RL also what
+    it would gain one step ahead)."""
     policy = _policy(advice.resolved.request)
     ranking = advice.ranking
     if ranking:
-        ranking = (replace(ranking[0], unseated_by=unseated_by(ranking, policy)), *ranking[1:])
+        found = (*unseated_by(ranking, policy), *gained_ahead(advice.resolved, policy, ranking))
+        ranking = (replace(ranking[0], unseated_by=found), *ranking[1:])
     rejected = with_flips(advice.resolved, policy, advice.rejected)
     return replace(advice, ranking=ranking, rejected=rejected)
 

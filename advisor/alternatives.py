@@ -21,7 +21,8 @@ from advisor.resolve import Resolved
 PLAN_PINS = ("zero", "fsdp", "fsdp_replicas", "offload", "tensor_parallel", "pipeline_parallel", "pipeline_first_layers",
              "pipeline_last_layers", "virtual_pipeline_parallel", "expert_parallel", "expert_tensor_parallel",
              "context_parallel", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "recompute",
-             "backend", "liger", "compile", "attention", "packing", "loss", "param_dtype", "master_weights")  # fmt: skip
+             "backend", "liger", "compile", "attention", "packing", "loss", "param_dtype", "master_weights",
+             "rollout_gpus", "rollout_placement")  # fmt: skip
 TUNING_LADDER = {"full": ("lora", "qlora"), "freeze": ("lora", "qlora"), "auto": ("qlora",), "dora": ("lora", "qlora"),
                  "lora": ("qlora",)}  # fmt: skip
 MORE_GPUS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -36,8 +37,8 @@ NVME_GIB = 8192.0
 SIBLINGS = 6
 
 WEIGHTS = {
-    "pins": 1.0, "framework": 1.0, "optimizer": 2.0, "length": 3.0, "host": 4.0, "disk": 4.5, "tuning": 5.0,
-    "gpus": 5.0, "card": 7.0, "model": 12.0,
+    "pins": 1.0, "framework": 1.0, "optimizer": 2.0, "length": 3.0, "host": 4.0, "placement": 4.0, "disk": 4.5,
+    "tuning": 5.0, "gpus": 5.0, "card": 7.0, "model": 12.0,
 }  # fmt: skip
 """How far a change is from what was asked: what the user fixed by hand costs least to free, another model most."""
 PAIRS = (("tuning", "length"), ("optimizer", "gpus"), ("tuning", "host"), ("tuning", "gpus"), ("tuning", "card"),
@@ -100,7 +101,7 @@ def _change(kind: str, text: str, further: float = 0.0, **values: Any) -> Change
 
 def _pins(resolved: Resolved) -> Iterator[Change]:
     asked = asked_for(resolved)
-    pins = [name for name in PLAN_PINS if name in asked]
+    pins = [name for name in PLAN_PINS if asked.get(name, "auto") != "auto"]
     for name in pins:
         text = f"without --{name.replace('_', '-')} {_plain(asked[name])}"
         yield Change(text, {name: None}, "pins", WEIGHTS["pins"])
@@ -200,6 +201,17 @@ def _more_host(memory: float, further: float) -> Change:
     return _change("host", f"{memory:.0f} GiB of host memory a node", further, cpu_memory_gib=memory)
 
 
+def _placement(resolved: Resolved) -> Iterator[Change]:
+    """A server that training waits for has been tried where the placement is open; one that works ahead has not."""
+    request = resolved.request
+    if request.rollout_placement == "auto" and not request.rollout_gpus and resolved.cluster.world_size > 1:
+        yield _change(
+            "placement",
+            "answers generated on GPUs of their own, one step ahead of training",
+            rollout_placement="separate-async",
+        )
+
+
 def _disk(resolved: Resolved) -> Iterator[Change]:
     if resolved.cluster.nvme_gib < NVME_GIB:
         yield _change("disk", f"{NVME_GIB:.0f} GiB of NVMe a node", nvme_gib=NVME_GIB)
@@ -237,7 +249,7 @@ def _model(resolved: Resolved) -> Iterator[Change]:
             sizes.append(size)
 
 
-LEVERS = (_pins, _framework, _optimizer, _length, _host, _disk, _tuning, _gpus, _card, _model)
+LEVERS = (_pins, _framework, _optimizer, _length, _host, _placement, _disk, _tuning, _gpus, _card, _model)
 
 
 def _plain(value: Any) -> str:

@@ -143,7 +143,9 @@ class Flipper:
             yield self._with(flags, **limits)
 
     def _pins(self) -> Iterator[_Try]:
-        pins = [name for name in (*PLAN_PINS, "precision", "optimizer") if name in self.asked]
+        pins = [
+            name for name in (*PLAN_PINS, "precision", "optimizer") if self.asked.get(name, "auto") != "auto"
+        ]
         for name in pins:
             yield self._with(f"without --{name.replace('_', '-')} {_plain(self.asked[name])}", **{name: None})
         if len(pins) > 1:

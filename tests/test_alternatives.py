@@ -31,6 +31,17 @@ def resolved(**answers: Any) -> Resolved:
         ({"zero": 2, "offload": "none"}, "pins", "without any pinned part of the plan"),
         ({"framework": "trl"}, "framework", "another framework than trl"),
         ({"avoid": ("axolotl",)}, "framework", "without --avoid axolotl"),
+        ({"method": "grpo", "gpus_per_node": 8, "rollout_gpus": 2}, "pins", "without --rollout-gpus 2"),
+        (
+            {"method": "grpo", "gpus_per_node": 8, "rollout_placement": "colocated"},
+            "pins",
+            "without --rollout-placement colocated",
+        ),
+        (
+            {"method": "grpo", "gpus_per_node": 8},
+            "placement",
+            "answers generated on GPUs of their own, one step ahead",
+        ),
         ({"tuning": "full"}, "optimizer", "8-bit AdamW states"),
         ({"seq_len": 8192}, "length", "sequences of 4096 tokens"),
         ({"method": "grpo", "response_len": 8192}, "length", "answers of 2048 tokens"),
@@ -147,3 +158,39 @@ def test_the_fewest_gpus_that_do_are_named(answers: dict[str, Any]) -> None:
             assert gpus_text(*shape) in named
             return
     raise AssertionError("no size does it")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"gpus_per_node": 8},
+        {"method": "grpo"},
+        {"method": "grpo", "gpus_per_node": 8, "rollout_gpus": 2},
+        {
+            "method": "grpo",
+            "gpus_per_node": 8,
+            "rollout_placement": "auto",
+            "launcher": "ray",
+            "rollout_gpus": 4,
+        },
+    ],
+)
+def test_working_ahead_is_no_lever_where_it_is_settled(answers: dict[str, Any]) -> None:
+    assert not [change for change in changes(resolved(**answers)) if change.kind == "placement"]
+
+
+def test_auto_is_no_pin() -> None:
+    assert not [
+        change
+        for change in changes(resolved(method="grpo", gpus_per_node=8, rollout_placement="auto"))
+        if change.kind == "pins"
+    ]
+
+
+def test_a_placement_that_does_not_fit_is_taken_back() -> None:
+    """Seven training GPUs and one that generates hold too little of it; all eight do both."""
+    advice = ask(
+        model="Qwen/Qwen2.5-72B", gpu="h100", gpus_per_node=8, method="grpo", tuning="lora", rollout_gpus=1
+    )
+    assert not advice.ranking
+    assert advice.alternatives[0].change.startswith("without --rollout-gpus 1: ")

@@ -16,7 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "accuracy.md"
 
-SECTIONS = ("report_traced", "report_published", "report_peers", "report_fits", "report_throughput")
+SECTIONS = (
+    "report_traced",
+    "report_published",
+    "report_peers",
+    "report_fits",
+    "report_throughput",
+    "report_placements",
+)
 
 HEAD = """# How accurate the estimates are
 
