@@ -37,8 +37,8 @@ NVME_GIB = 8192.0
 SIBLINGS = 6
 
 WEIGHTS = {
-    "pins": 1.0, "framework": 1.0, "optimizer": 2.0, "length": 3.0, "host": 4.0, "placement": 4.0, "disk": 4.5,
-    "tuning": 5.0, "gpus": 5.0, "card": 7.0, "model": 12.0,
+    "pins": 1.0, "framework": 1.0, "optimizer": 2.0, "low-rank": 2.4, "length": 3.0, "host": 4.0, "placement": 4.0,
+    "disk": 4.5, "tuning": 5.0, "gpus": 5.0, "card": 7.0, "model": 12.0,
 }  # fmt: skip
 """How far a change is from what was asked: what the user fixed by hand costs least to free, another model most."""
 PAIRS = (("tuning", "length"), ("optimizer", "gpus"), ("tuning", "host"), ("tuning", "gpus"), ("tuning", "card"),
@@ -123,6 +123,11 @@ def _optimizer(resolved: Resolved) -> Iterator[Change]:
     asked = asked_for(resolved)
     if asked.get("tuning") in ("full", "freeze") and "optimizer" not in asked:
         yield _change("optimizer", "8-bit AdamW states", optimizer="adamw_8bit")
+    if asked.get("tuning") == "full" and "optimizer" not in asked:
+        yield _change("low-rank", "GaLore: moments of projected gradients", optimizer="galore_adamw")
+        if resolved.cluster.world_size == 1:
+            text = "GaLore layer by layer: no gradient is kept either"
+            yield _change("low-rank", text, 0.5, optimizer="galore_adamw_layerwise")
 
 
 def _length(resolved: Resolved) -> Iterator[Change]:

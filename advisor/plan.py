@@ -28,6 +28,17 @@ BACKENDS = ("hf", "megatron")
 RECOMPUTES = ("none", "selective", "full")
 ATTENTIONS = ("flash", "sdpa", "eager")
 LOSSES = ("stock", "chunked", "fused")
+LOW_RANK_OPTIMIZERS = ("galore_adamw", "galore_adamw_layerwise", "apollo_adamw", "apollo_adamw_layerwise")
+"""AdamW whose moments of a matrix live in a projection of its gradient to `optimizer_rank`."""
+OPTIMIZERS = (
+    "adamw",
+    "adamw_foreach",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "adafactor",
+    "muon",
+    *LOW_RANK_OPTIMIZERS,
+)
 ROLLOUT_ENGINES = ("none", "hf", "vllm")
 ROLLOUT_PLACEMENTS = ("colocated", "separate", "separate-async")
 LORA_TARGET_WORDS = ("all-linear", "attention", "experts")
@@ -90,7 +101,12 @@ class Plan:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     optimizer: str = "adamw"
-    """`adamw` (fused), `adamw_foreach`, `adamw_8bit`, `paged_adamw_8bit`, `adafactor`, `muon`."""
+    """`adamw` (fused), `adamw_foreach`, `adamw_8bit`, `paged_adamw_8bit`, `adafactor`, `muon`; of full tuning on whole
+    matrices also `galore_adamw` and `apollo_adamw`, which keep the moments of a low-rank projection of each gradient;
+    `..._layerwise` steps each parameter as soon as its gradient is there, so that no other gradient is held."""
+    optimizer_rank: int = 128
+    """Rank that GaLore and APOLLO project gradients to. Default 128, as in transformers and ms-swift (transformers
+    5.23.0, trainer_optimizer.py:370)."""
     seed: int = 42
     """Seed of shuffling and initialisation."""
     save_steps: int = 200
@@ -230,6 +246,16 @@ class Plan:
         return self.tuning in ADAPTER_TUNINGS
 
     @property
+    def low_rank_optimizer(self) -> bool:
+        """Whether the optimizer projects gradients to `optimizer_rank`."""
+        return self.optimizer in LOW_RANK_OPTIMIZERS
+
+    @property
+    def steps_layerwise(self) -> bool:
+        """Whether each parameter is stepped within the backward."""
+        return self.optimizer.endswith("_layerwise")
+
+    @property
     def online(self) -> bool:
         return self.method in ONLINE_RL
 
@@ -298,6 +324,8 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
         reset += _LORA_FIELDS
     if plan.tuning != "freeze":
         reset.append("freeze_trainable_layers")
+    if not plan.low_rank_optimizer:
+        reset.append("optimizer_rank")
     if not generates:
         reset += _GENERATION_FIELDS
     if not plan.online:

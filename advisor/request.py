@@ -75,8 +75,13 @@ class Request(BaseModel):
     learning_rate: float | None = _ask("training", "Peak learning rate", gt=0, lt=1)
     precision: Literal["bf16", "bf16-pure", "fp16", "fp32", "fp8"] | None = _ask("training", "Precision")
     optimizer: (
-        Literal["adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit", "adafactor", "muon"] | None
-    ) = _ask("training", "adamw is the fused one")
+        Literal[
+            "adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit", "adafactor", "muon", "galore_adamw",
+            "galore_adamw_layerwise", "apollo_adamw", "apollo_adamw_layerwise",
+        ]
+        | None
+    ) = _ask("training", "adamw is the fused one")  # fmt: skip
+    optimizer_rank: int | None = _ask("training", "Rank that GaLore and APOLLO project to", ge=1, le=8192)
 
     prompt_len: int | None = _ask("rl", "Longest prompt, tokens", ge=1)
     response_len: int | None = _ask("rl", "Longest generated answer, tokens", ge=1)
@@ -182,6 +187,7 @@ PINS = {
     "param_dtype": "param_dtype",
     "master_weights": "master_weights",
     "optimizer": "optimizer",
+    "optimizer_rank": "optimizer_rank",
     "precision": "precision",
 }
 """Request field -> plan field that it fixes when given."""

@@ -2,6 +2,7 @@
 
     python tools/framework_env.py trl            # prints <cache>/trl-<key>/bin/python
     python tools/framework_env.py --all
+    python tools/framework_env.py --beside galore-torch==1.0 ...   # prints a folder for PYTHONPATH that holds these
 
 An environment is keyed by the text of its pins and by this recipe, lives outside the checkout
 (``ADVISOR_ENV_CACHE`` or ``~/.cache/posttrain-advisor/envs``) and counts as built only when its
@@ -103,11 +104,32 @@ def build(framework: str) -> Path:
     return python
 
 
+def beside(lines: Sequence[str]) -> Path:
+    """A folder with packages that only some plans need, beside an environment that stays as it is."""
+    key = hashlib.sha256("\n".join([sys.version.split()[0], *sorted(lines)]).encode()).hexdigest()[:12]
+    target = environment_dir(FRAMEWORKS[0]).parent / f"beside-{key}"
+    marker = target / ".complete"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target.parent / f"{target.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not marker.exists():
+            if target.exists():
+                shutil.rmtree(target)
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--retries", "8"]
+            _run([*pip, "--no-deps", "--target", target, *sorted(lines)])
+            marker.touch()
+    return target
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("frameworks", nargs="*", choices=[*FRAMEWORKS, []])
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--beside", nargs="+", metavar="PIN")
     arguments = parser.parse_args()
+    if arguments.beside:
+        print(beside(arguments.beside))
+        return 0
     for framework in FRAMEWORKS if arguments.all else arguments.frameworks:
         print(f"{framework}\t{build(framework)}", flush=True)
     return 0

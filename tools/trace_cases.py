@@ -59,6 +59,10 @@ LORA = {"tuning": "lora", "precision": "bf16", "param_dtype": "fp32", "attention
 QLORA = {**LORA, "tuning": "qlora", "quantization": "4bit"}
 SHARDED = {"fsdp": True, "zero_stage": 3, "gpus_per_node": 8, "precision": "bf16"}
 FSDP = {"tuning": "full", "attention": "flash", **SHARDED, "param_dtype": "fp32"}
+GALORE, APOLLO = {"optimizer": "galore_adamw"}, {"optimizer": "apollo_adamw"}
+LAYERWISE_GALORE, LAYERWISE_APOLLO = (
+    {"optimizer": f"{name}_adamw_layerwise"} for name in ("galore", "apollo")
+)
 HYBRID = {"fsdp_replicas": 2}
 KEEP = {"gradient_checkpointing": False}
 FP32 = {"precision": "bf16", "param_dtype": "fp32"}
@@ -120,6 +124,22 @@ PLANS: dict[str, dict[str, Any]] = {
     "chunked-full-1x6144": FULL | CHUNKED | _size(1, 6144),
     "chunked-lora-keep-2x1536": LORA | CHUNKED | KEEP | _size(2, 1536),
     "compiled-qlora-fused-1x12288": QLORA | COMPILED | FUSED | _size(1, 12288),
+    "galore-1x512": FULL | GALORE | _size(1, 512),
+    "galore-1x2048": FULL | GALORE | _size(1, 2048),
+    "galore-r512-1x512": FULL | GALORE | {"optimizer_rank": 512} | _size(1, 512),
+    "galore-fp32-1x512": FULL | GALORE | FP32 | _size(1, 512),
+    "galore-fp32-r32-1x512": FULL | GALORE | FP32 | {"optimizer_rank": 32} | _size(1, 512),
+    "apollo-1x512": FULL | APOLLO | _size(1, 512),
+    "apollo-1x2048": FULL | APOLLO | _size(1, 2048),
+    "apollo-r512-1x512": FULL | APOLLO | {"optimizer_rank": 512} | _size(1, 512),
+    "apollo-fp32-1x512": FULL | APOLLO | FP32 | _size(1, 512),
+    "galore-layerwise-1x512": FULL | LAYERWISE_GALORE | _size(1, 512),
+    "galore-layerwise-1x2048": FULL | LAYERWISE_GALORE | _size(1, 2048),
+    "galore-layerwise-keep-1x1024": FULL | LAYERWISE_GALORE | KEEP | _size(1, 1024),
+    "apollo-layerwise-1x512": FULL | LAYERWISE_APOLLO | _size(1, 512),
+    "apollo-layerwise-1x2048": FULL | LAYERWISE_APOLLO | _size(1, 2048),
+    "galore-layerwise-fp32-1x1024": FULL | LAYERWISE_GALORE | FP32 | _size(1, 1024),
+    "apollo-layerwise-fp32-1x512": FULL | LAYERWISE_APOLLO | FP32 | _size(1, 512),
 }  # fmt: skip
 """What the plan says in a case id -> fields that differ from Plan's defaults."""
 
@@ -204,25 +224,68 @@ Qwen3-8B, Gemma, Phi-4, Qwen3-30B-A3B and DeepSeek-V2-Lite; the others had not b
 
 CHUNKED_CASES = ("qwen3-0.6b", "llama-3.2-1b-8l", "llama-3.1-8b-6l", "qwen3-8b-5l", "qwen3-30b-a3b-4l")
 
+_LOW_RANK = (
+    "galore-1x512", "galore-1x2048", "galore-r512-1x512", "galore-fp32-1x512", "galore-fp32-r32-1x512", "apollo-1x512",
+    "apollo-1x2048", "apollo-r512-1x512", "apollo-fp32-1x512",
+)  # fmt: skip
+_LAYERWISE = (
+    "galore-layerwise-1x512", "galore-layerwise-1x2048", "galore-layerwise-keep-1x1024", "apollo-layerwise-1x512",
+    "apollo-layerwise-1x2048", "apollo-layerwise-fp32-1x512",
+)  # fmt: skip
+LOW_RANK_CASES = ("qwen3-0.6b", "qwen2.5-0.5b-12l", "llama-3.2-1b-8l", "llama-3.1-8b-6l", "qwen3-8b-5l", "gemma-3-1b-8l",
+                  "mistral-7b-5l", "qwen3-30b-a3b-4l", "deepseek-v2-lite-4l")  # fmt: skip
+
 LOOKED_AT = (
     "phi-4-4l lora-fused-1x32768", "llama-3.1-8b-6l lora-fused-1x32768", "gemma-2-9b-4l full-keep-eager-1x1024",
     "glm-4.5-air-3l fsdp8-full-bf16-1x8192", "glm-4.5-air-3l fsdp8-full-fused-1x16384",
     "deepseek-v3-4l fsdp8-full-fused-1x16384", "qwen2.5-14b-4l fsdp8-full-1x2048",
+    "mistral-7b-5l apollo-layerwise-fp32-1x512", "qwen3-0.6b apollo-layerwise-fp32-1x512",
 )  # fmt: skip
 """Held out by their hash, but looked at when they showed that a formula missed something: they count as `fit`."""
 FRESH: dict[str, tuple[str, ...]] = {
-    "qwen2.5-0.5b-12l": ("lora-fused-1x32768", "full-keep-eager-1x1024", "fsdp8-lora-keep-fused-1x4096"),
+    "qwen2.5-0.5b-12l": (
+        "lora-fused-1x32768",
+        "full-keep-eager-1x1024",
+        "fsdp8-lora-keep-fused-1x4096",
+        "galore-layerwise-fp32-1x1024",
+    ),
     "llama-3.2-1b-8l": ("lora-fused-1x32768", "full-fused-4x2048", "fsdp8-full-keep-2x2048"),
-    "gemma-3-1b-8l": ("full-keep-eager-1x1024", "full-fused-1x32768"),
+    "gemma-3-1b-8l": ("full-keep-eager-1x1024", "full-fused-1x32768", "galore-layerwise-fp32-1x1024"),
     "gemma-2-9b-4l": ("full-eager-1x4096", "fsdp8-full-keep-2x2048"),
-    "qwen3-8b-5l": ("lora-fused-1x32768", "full-1x16384", "fsdp8-full-1x2048"),
-    "mistral-7b-5l": ("lora-fused-1x32768", "qlora-fused-2x8192", "fsdp8-lora-2x4096"),
-    "phi-4-4l": ("qlora-fused-2x8192", "full-keep-fused-2x4096", "fsdp8-full-1x2048"),
+    "qwen3-8b-5l": (
+        "lora-fused-1x32768",
+        "full-1x16384",
+        "fsdp8-full-1x2048",
+        "galore-layerwise-fp32-1x1024",
+    ),
+    "mistral-7b-5l": (
+        "lora-fused-1x32768",
+        "qlora-fused-2x8192",
+        "fsdp8-lora-2x4096",
+        "galore-layerwise-fp32-1x1024",
+    ),
+    "phi-4-4l": (
+        "qlora-fused-2x8192",
+        "full-keep-fused-2x4096",
+        "fsdp8-full-1x2048",
+        "galore-1x512",
+        "apollo-fp32-1x512",
+        "galore-layerwise-fp32-1x1024",
+        "apollo-layerwise-fp32-1x512",
+    ),
     "qwen3-30b-a3b-4l": ("lora-fused-1x32768", "qlora-fused-2x8192", "fsdp8-full-keep-2x2048"),
     "mixtral-8x7b-3l": ("lora-fused-1x32768", "fsdp8-full-1x2048"),
-    "glm-4.5-air-3l": ("lora-fused-1x32768", "fsdp8-full-1x2048", "fsdp8-lora-2x4096"),
+    "glm-4.5-air-3l": (
+        "lora-fused-1x32768",
+        "fsdp8-full-1x2048",
+        "fsdp8-lora-2x4096",
+        "galore-1x512",
+        "apollo-layerwise-1x512",
+        "galore-layerwise-fp32-1x1024",
+    ),
     "deepseek-v2-lite-4l": ("lora-fused-1x32768", "fsdp8-full-1x2048"),
-    "deepseek-v3-4l": ("fsdp8-full-bf16-1x8192", "fsdp8-full-accumulate-1x2048"),
+    "qwen2.5-14b-4l": ("galore-1x512", "apollo-layerwise-1x512", "galore-layerwise-fp32-1x1024"),
+    "deepseek-v3-4l": ("fsdp8-full-bf16-1x8192", "fsdp8-full-accumulate-1x2048", "apollo-1x512"),
 }
 """Held out whatever their hash: added after those formulas, and compared first when all of them stood."""
 
@@ -259,6 +322,7 @@ def cases() -> list[Case]:
         plans = (*ONLY.get(name, (*EVERY_MODEL, *EXTRA.get(name, ()))), *FRESH.get(name, ()))
         plans += COMPILED_CASES.get(name, ())
         plans += ("chunked-full-1x6144", "chunked-lora-keep-2x1536") if name in CHUNKED_CASES else ()
+        plans += (*_LOW_RANK, *_LAYERWISE) if name in LOW_RANK_CASES else ()
         found += [Case(name, plan) for plan in plans]
     return found
 

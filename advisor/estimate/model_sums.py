@@ -55,6 +55,10 @@ class ModelSums:
     """All routed experts of an MoE layer."""
     quantizable: int
     """Elements of plain linears in the layers: what bitsandbytes replaces."""
+    projected: tuple[tuple[int, int, int], ...]
+    """(rows, columns, how many) of the plain linears in the layers, kind by kind: what GaLore and APOLLO project."""
+    unprojected: tuple[tuple[int, bool], ...]
+    """(elements, whether in the layers) of each other weight, kind by kind in the order of the model."""
     largest_linear: int
     largest_layer: float
     hidden: int
@@ -144,6 +148,10 @@ def _stream_norms(inside: list[Weight], hidden: int, layers: int) -> int:
     return sum(w.count for w in inside if w.role == "norm" and w.shape == (hidden,)) // layers
 
 
+def _is_matrix(weight: Weight) -> bool:
+    return weight.linear and len(weight.shape) == 2
+
+
 def _replicated(weight: Weight) -> bool:
     return weight.role == "norm" or any(
         part in weight.name for part in ("q_a_proj", "kv_a_proj", "q_a_layernorm", "kv_a_layernorm")
@@ -194,6 +202,12 @@ def _build(model: ModelFacts) -> ModelSums:
         router_per_layer=router,
         expert_per_layer=expert,
         quantizable=sum(w.elements for w in linears),
+        projected=tuple((w.shape[0], w.shape[1], w.count) for w in inside if _is_matrix(w)),
+        unprojected=tuple(
+            (w.elements // w.count, _in_layers(w))
+            for w in model.weights
+            if not (_in_layers(w) and _is_matrix(w))
+        ),
         largest_linear=max((w.elements // w.count for w in linears), default=0),
         largest_layer=attention + replicated + max(mlp, shared + router + expert),
         hidden=model.hidden,

@@ -16,6 +16,8 @@ from advisor.estimate.states import sharding_stage
 STOCK_LOSS = 12.0
 """Bytes per token and vocabulary entry at the backward of transformers' loss: log-softmax 4, its gradient 4,
 the gradient of the negative log-likelihood 4 (traced: exact for Llama-3.1-8B)."""
+LOSS_FORWARD = 10.0
+"""Of these, before the backward: 16-bit logits 2, in fp32 4, log-softmax 4."""
 CAPPED_LOSS = 2.0
 """What a soft cap on the logits adds: the output of its tanh, kept in 16 bit."""
 COMPILED_LOSS, COMPILED_AUTOCAST_LOSS = 4.0, 6.0
@@ -237,13 +239,28 @@ def moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
     forward = p.kept if s.checkpointing else p.kept - p.layer.kept + p.layer.in_forward
     found.append(at("forward", early, forward, 0.0, work.loss + p.autocast))
     found.append(at("loss", early, p.kept + p.head_norm, logits, work.loss + p.autocast + head))
-    for grads, alive, buffer in _backward(s, p, work, gradients, early):
+    if s.states.autocast and s.checkpointing and plan.tuning == "full" and p.last and not plan.compile:
+        found.append(at("loss", early, p.kept + p.head_norm, *_under_autocast(s, work)))
+    steps = _layerwise(s, p, work) if plan.steps_layerwise else _backward(s, p, work, gradients, early)
+    for grads, alive, buffer in steps:
         found.append(at("backward", grads, alive, 0.0, buffer))
     step = min(p.step, DEEPSPEED_GROUP) if s.stage3 and not plan.fsdp else p.step
     if s.states_away:
         step = 0.0
     found.append(at("optimizer", gradients, 0.0, 0.0, step + work.optimizer))
     return found
+
+
+def _under_autocast(s: Setting, work: Buffers) -> tuple[float, float]:
+    """(logits, buffers) before the loss has left autocast, which until then keeps the 16-bit copy of every linear's
+    weight, also of layers that are computed again; the loss has its gradients still to make. A compiled layer's copies
+    are its own."""
+    plan, sums = s.plan, s.sums
+    logits = (
+        LOSS_FORWARD * s.loss_tokens * sums.vocab if plan.loss == "stock" and plan.method != "rm" else 0.0
+    )
+    linears = sum(rows * columns * count for rows, columns, count in sums.projected) + sums.head_matrix
+    return logits, work.loss + s.states.autocast * linears / plan.tensor_parallel
 
 
 def _backward(
@@ -292,6 +309,28 @@ def _backward(
         twice = s.states.gradient * s.sums.embedding / plan.tensor_parallel
         found.append((gradients, 0.0, twice + work.optimizer))
     return found
+
+
+def _layerwise(s: Setting, p: StageParts, work: Buffers) -> list[tuple[float, float, float]]:
+    """(gradients, activations, buffers) of a backward that steps each parameter as soon as its gradient is whole: the
+    head at once where it is not tied, in the last layer its MLP's worst point and its worst parameter, whose 16-bit copy
+    is used up, and at the end the embedding."""
+    sizes, layer = s.projected, p.layer
+    assert sizes is not None
+    wait = sizes.waiting
+    copies = s.states.autocast * p.layer_elements if s.checkpointing else p.autocast
+    cast = work.backward + copies
+    used = s.states.autocast / s.states.weight * sizes.gradient
+    without_head = max(0.0, p.autocast - s.states.autocast * s.sums.head_matrix)
+    others = p.kept if s.checkpointing else max(p.kept - layer.kept, 0.0)
+    head = s.states.weight * s.sums.head
+    return [
+        (wait, p.kept + p.head_norm_backward, work.head + p.autocast),
+        (head, p.kept + p.head_norm, sizes.head - head + without_head),
+        (wait, others + layer.in_mlp, cast),
+        (wait + sizes.gradient, others + layer.first_gradient, sizes.alone + max(0.0, cast - used)),
+        (sizes.embedding / 3, 0.0, 2 * sizes.embedding / 3),
+    ]
 
 
 def _root_shard(s: Setting, p: StageParts) -> float:

@@ -90,6 +90,8 @@ def margins(s: Setting, nvlink: bool = True) -> Margins:
         applying.append("experts")
     if plan.offload == "experts":
         applying.append("experts_on_host")
+    if plan.optimizer.startswith("galore"):
+        applying.append("svd")
     return _margins(tuple(applying), communicator_count(plan, routed), direct_peers(plan, routed, nvlink))
 
 

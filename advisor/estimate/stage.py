@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from advisor.estimate.activations import Kernels, LayerBytes, layer_bytes, norm_backward_bytes, norm_bytes
 from advisor.estimate.host_experts import on_gpus
+from advisor.estimate.low_rank import Projected, with_low_rank
 from advisor.estimate.model_sums import ModelSums
 from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.states import (
@@ -68,6 +69,8 @@ class Setting:
     whole_div: int
     trainable_dense: int
     trainable_experts: int
+    projected: Projected | None
+    """Of a low-rank optimizer."""
 
 
 @lru_cache(maxsize=1024)
@@ -124,7 +127,7 @@ def make_setting(whole: ModelSums, plan: Plan, software: Software = TODAY) -> Se
     megatron = plan.backend == "megatron"
     adapters = plan.uses_adapter
     base_trains = not adapters
-    states = state_bytes(plan)
+    states, low_rank = with_low_rank(state_bytes(plan), sums, plan)
     stage3 = sharding_stage(plan) >= 3 and not megatron
     upcast = plan.quantization != "none" and plan.precision == "bf16" and plan.param_dtype == "fp32"
     upcast = upcast and plan.fp32_leftovers
@@ -148,7 +151,7 @@ def make_setting(whole: ModelSums, plan: Plan, software: Software = TODAY) -> Se
         dense_bytes, expert_bytes,
         rows * plan.seq_len,
         rows * (plan.response_len if online and plan.response_len else plan.seq_len),
-        plan.seq_len, tensor if plan.sequence_parallel else 1, dense, experts,
+        plan.seq_len, tensor if plan.sequence_parallel else 1, dense, experts, low_rank,
     )  # fmt: skip
 
 
@@ -161,6 +164,8 @@ class LayerSizes:
     in_forward: float
     in_mlp: float
     after_mlp: float
+    first_gradient: float
+    """When the first of its gradients is whole, of a dense layer its MLP's output projection."""
 
 
 @dataclass(slots=True)
@@ -267,7 +272,8 @@ def _one_layer(s: Setting, kind: LayerBytes) -> LayerSizes:
     after_mlp = max(last, kind.attention_whole / whole + attention)
     if s.checkpointing:  # the layer's forward runs again inside its backward
         in_mlp = max(in_mlp, in_forward)
-    return LayerSizes(kept * tokens, in_forward * tokens, in_mlp * tokens, after_mlp * tokens)
+    first = after_mlp if kind.routed else kept + kind.mlp_whole / whole
+    return LayerSizes(*(size * tokens for size in (kept, in_forward, in_mlp, after_mlp, first)))
 
 
 def _autocast(s: Setting, trained: float, last: bool) -> float:

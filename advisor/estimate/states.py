@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from advisor.plan import Plan
+from advisor.plan import LOW_RANK_OPTIMIZERS, Plan
 
 NF4_BYTES = 0.5 + 1 / 64
 """4-bit with double-quantised scales: half a byte and about 1/64 (QLoRA, block 64)."""
@@ -39,14 +39,15 @@ class StateBytes:
 
 
 def moment_bytes(optimizer: str, state: float) -> float:
-    """Moments per parameter; `state` is the size of one full moment (2 or 4 bytes)."""
+    """Moments per parameter; `state` is the size of one full moment (2 or 4 bytes). Of a low-rank optimizer none: what
+    it keeps hangs on the shapes of the matrices (low_rank.py)."""
     if optimizer == "adamw_8bit":
         return ADAM_8BIT_BYTES
     if optimizer == "adafactor":
         return ADAFACTOR_BYTES
     if optimizer == "muon":
         return state
-    return 0.0 if optimizer == "paged_adamw_8bit" else 2 * state
+    return 0.0 if optimizer in ("paged_adamw_8bit", *LOW_RANK_OPTIMIZERS) else 2 * state
 
 
 @lru_cache(maxsize=512)

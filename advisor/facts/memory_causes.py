@@ -32,7 +32,7 @@ class Cause(BaseModel):
     `dynamic`: activations, logits and buffers; `gathered`: buffers of other moments; `static`: the rest."""
     when: Literal[
         "always", "sharded", "megatron", "compiled", "as-written", "not-megatron", "unpacked", "experts",
-        "experts_on_host",
+        "experts_on_host", "svd",
     ]  # fmt: skip
     low: float
     likely: float

@@ -6,10 +6,12 @@ its own row and leaves the shared one out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from advisor.facts.types import ModelFacts
 from advisor.frameworks.table import (
     ABSENT,
     LIST,
@@ -26,7 +28,7 @@ from advisor.frameworks.table import (
     always,
     mapped,
 )
-from advisor.plan import Plan
+from advisor.plan import LOW_RANK_OPTIMIZERS, Plan
 
 OPTIMIZERS = {
     "adamw": "adamw_torch_fused",
@@ -34,6 +36,7 @@ OPTIMIZERS = {
     "adamw_8bit": "adamw_8bit",
     "paged_adamw_8bit": "paged_adamw_8bit",
     "adafactor": "adafactor",
+    **{name: name for name in LOW_RANK_OPTIMIZERS},
 }
 """Plan's optimizer -> its name in transformers' trainer."""
 
@@ -115,6 +118,73 @@ def optimizer_row(
     """The optimizer by transformers' names and what the framework adds to them."""
     codec = mapped({**OPTIMIZERS, **(more or {})})
     return Key("optimizer", key, "optimizer and its implementation", codec=codec, when=when, group=group)
+
+
+RENEWED_EVERY = 200
+"""Steps between new projections: both papers' and every library's default but one."""
+SCALES = {"galore": 2.0, "apollo": 32.0}
+"""What the projected update is multiplied by (of APOLLO its root). transformers' 0.25 and 1 are those of pre-training,
+whose learning rate is a thousand times as high; these are the defaults of LLaMA-Factory, which fine-tunes
+(llamafactory==0.9.5:llamafactory/hparams/finetuning_args.py:287, 328)."""
+RANK = "rank that gradients are projected to"
+RANK_ARGUMENT = re.compile(r"\brank=(\d+)")
+
+
+def low_rank_of(name: str, when: When = always) -> When:
+    """Whether a plan's optimizer is `galore` or `apollo`."""
+    return lambda plan: plan.optimizer.startswith(name) and when(plan)
+
+
+def decoder_linears(model: ModelFacts) -> str:
+    """The expression for every linear in the decoder layers, by the names of modules: neither head nor vision tower."""
+    attention = next(w.name for w in model.weights if w.role == "attention" and ".*." in w.name)
+    return re.escape(attention.partition("*")[0]) + ".*"
+
+
+def low_rank_keys(
+    name: str, rank: str, interval: str, scale: str, group: str, when: When = always
+) -> tuple[Row, ...]:
+    """Rank, interval and scale of a low-rank optimizer that has keys of its own."""
+    mine = low_rank_of(name, when)
+    return (
+        Key("optimizer_rank", rank, RANK, when=mine, group=group),
+        Const(interval, RENEWED_EVERY, "steps between new projections", when=mine, group=group),
+        Const(scale, SCALES[name], "of the update", when=mine, group=group),
+    )
+
+
+def _rank_argument(scale: float) -> Codec:
+    def back(text: str) -> int:
+        found = RANK_ARGUMENT.search(text)
+        if found is None:
+            raise ValueError(text)
+        return int(found[1])
+
+    return Codec(lambda rank: f"rank={rank},update_proj_gap={RENEWED_EVERY},scale={scale}", back, (128, 16))
+
+
+def low_rank_rows(
+    group: str, when: When = always, *, names: Sequence[str] = tuple(SCALES), as_list: bool = False
+) -> tuple[Row, ...]:
+    """Rank and target modules of transformers' GaLore and APOLLO; `as_list`: lists and mappings instead of text."""
+    rows: list[Row] = []
+    for name in names:
+        mine = low_rank_of(name, when)
+        if as_list:
+            keys = ("optim_args.rank", "optim_args.update_proj_gap", "optim_args.scale")
+            rows += low_rank_keys(name, *keys, group, when)
+        else:
+            codec = _rank_argument(SCALES[name])
+            rows.append(Key("optimizer_rank", "optim_args", RANK, codec=codec, when=mine, group=group))
+
+    def targets(plan: Plan, job: Job) -> Any:
+        if not any(low_rank_of(name, when)(plan) for name in names):
+            return ABSENT
+        linears = decoder_linears(job.model)
+        return [linears] if as_list else linears
+
+    rows.append(Derived("optim_target_modules", targets, "linears of the decoder layers", group=group))
+    return tuple(rows)
 
 
 def seed_row(group: str) -> Row:

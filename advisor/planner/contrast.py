@@ -90,6 +90,7 @@ CHANGES: Mapping[str, Change] = {
     "packing": _flipped("packing"),
     "micro_batch_size": lambda p, m: {"micro_batch_size": 2 * p.micro_batch_size},
     "optimizer": lambda p, m: {"optimizer": "adamw_8bit" if p.optimizer == "adamw" else "adamw"},
+    "optimizer_rank": lambda p, m: {"optimizer_rank": 2 * p.optimizer_rank} if p.low_rank_optimizer else {},
     "nodes": lambda p, m: {"nodes": p.nodes // 2 or 2},
     "zero_stage": _zero,
     "fsdp": _flipped("fsdp"),

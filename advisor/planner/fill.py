@@ -34,7 +34,7 @@ PLANNED = frozenset(
     gradient_checkpointing recompute attention liger prompt_len response_len generations
     rollout_engine rollout_placement rollout_gpus rollout_nodes rollout_tensor_parallel rollout_data_parallel
     rollout_expert_parallel
-    rollout_memory_fraction rollout_offload optimizer""".split()
+    rollout_memory_fraction rollout_offload optimizer optimizer_rank""".split()
 )
 """Fields the search decides; a framework's habits decide the rest."""
 
@@ -170,6 +170,8 @@ class Filler:
         wanted = self.resolved.request.global_batch_size or 1
         pinned = pins.get("gradient_accumulation_steps")
         steps = pinned or max(1, round(wanted / (micro * plan.data_parallel)))
+        if pinned is None and plan.steps_layerwise:
+            steps = 1
         if pinned is None:
             stages = plan.pipeline_parallel if "virtual_pipeline_parallel" in pins else 1
             while steps % stages or (plan.online and micro * steps % plan.generations):

@@ -288,6 +288,9 @@ FACTS: Mapping[str, Fact] = {
     "weight_decay": lambda p, m, r: f"decay {p.weight_decay:g}",
     "max_grad_norm": lambda p, m, r: f"gradients longer than {p.max_grad_norm:g} are scaled down to it",
     "optimizer": lambda p, m, r: f"{p.optimizer} holds {m.terms['optimizer']:.1f} GiB on a GPU at the {m.moment}",
+    "optimizer_rank": _only_if(lambda p: p.low_rank_optimizer, lambda p, m, r:
+        f"gradients are projected to rank {p.optimizer_rank}: the optimizer holds {m.terms['optimizer']:.1f} GiB",
+        "the optimizer projects no gradients"),
     "seed": lambda p, m, r: f"seed {p.seed}",
     "save_steps": lambda p, m, r: f"a checkpoint every {p.save_steps} optimizer steps",
     "logging_steps": lambda p, m, r: f"a log line every {p.logging_steps} optimizer steps",

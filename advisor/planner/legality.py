@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from advisor.facts.types import ModelFacts
-from advisor.plan import Plan
+from advisor.plan import LOW_RANK_OPTIMIZERS, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +181,38 @@ def _compiled(plan: Plan, model: ModelFacts) -> str:
     return "compile is for transformers' modules; Megatron compiles its own fused functions"
 
 
+def _low_rank(plan: Plan, model: ModelFacts) -> str:
+    if plan.optimizer not in LOW_RANK_OPTIMIZERS:
+        return ""
+    if plan.tuning != "full":
+        return f"{plan.optimizer} projects the gradients of full tuning, and here tuning is {plan.tuning}"
+    if (
+        plan.zero_stage
+        or plan.fsdp
+        or plan.backend != "hf"
+        or plan.tensor_parallel * plan.expert_parallel > 1
+    ):
+        return f"{plan.optimizer} projects whole matrices, and sharding leaves a GPU only pieces of them"
+    if plan.master_weights:
+        return f"{plan.optimizer} keeps no fp32 copy beside 16-bit weights"
+    return ""
+
+
+def _layerwise(plan: Plan, model: ModelFacts) -> str:
+    if plan.optimizer not in LOW_RANK_OPTIMIZERS or not plan.steps_layerwise:
+        return ""
+    if plan.world_size > 1:
+        return f"{plan.optimizer} steps within the backward, before {plan.world_size} GPUs have added their gradients"
+    return "its steps come before fp16's scaled gradients are scaled back" if plan.precision == "fp16" else ""
+
+
+def _layerwise_batch(plan: Plan, model: ModelFacts) -> str:
+    steps = plan.gradient_accumulation_steps
+    if steps == 1 or plan.optimizer not in LOW_RANK_OPTIMIZERS or not plan.steps_layerwise:
+        return ""
+    return f"{plan.optimizer} steps at every backward, so {steps} of them cannot be accumulated"
+
+
 def _rollout(plan: Plan, model: ModelFacts) -> str:
     tp, dp, gpus = plan.rollout_tensor_parallel, plan.rollout_data_parallel, plan.generating_gpus
     if gpus % (tp * dp):
@@ -212,6 +244,18 @@ def _rollout_experts(plan: Plan, model: ModelFacts) -> str:
 
 
 TABLE = (
+    Legality(
+        "planner.low-rank", "optimizer", _low_rank,
+        "galore-torch==1.0:galore_torch/galore_projector.py:15; llamafactory==0.9.5:llamafactory/hparams/parser.py:400",
+    ),
+    Legality(
+        "planner.layerwise", "optimizer", _layerwise,
+        "transformers==5.23.0:transformers/trainer_optimizer.py:116",
+    ),
+    Legality(
+        "planner.layerwise-batch", "gradient_accumulation_steps", _layerwise_batch,
+        "transformers==5.23.0:transformers/trainer_optimizer.py:165",
+    ),
     Legality("planner.compile", "compile", _compiled, "megatron-core==0.16.1:megatron/core/jit.py:21"),
     Legality("planner.world", "tensor_parallel", _world, "megatron-core==0.16.1:megatron/core/parallel_state.py:740"),
     Legality(

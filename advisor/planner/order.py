@@ -75,6 +75,11 @@ def _degrees(plan: Plan) -> str:
 def describe(plan: Plan) -> str:
     """A plan in one phrase, for reasons and tables."""
     parts = [plan.tuning if plan.quantization == "none" else f"{plan.tuning} {plan.quantization}"]
+    if plan.low_rank_optimizer:
+        name = plan.optimizer.partition("_")[0].upper() if plan.optimizer.startswith("apollo") else "GaLore"
+        parts.append(
+            f"{name} rank {plan.optimizer_rank}" + (", layer by layer" if plan.steps_layerwise else "")
+        )
     if plan.backend == "megatron":
         parts.append(f"Megatron {_degrees(plan)}")
     elif plan.fsdp:

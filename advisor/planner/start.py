@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from advisor.facts.types import ClusterFacts
-from advisor.plan import ADAPTER_TUNINGS, Plan
+from advisor.plan import ADAPTER_TUNINGS, LOW_RANK_OPTIMIZERS, Plan
 from advisor.request import PINS, Request
 from advisor.resolve import APART, Resolved, default
 
@@ -37,6 +37,8 @@ def tunings(request: Request) -> tuple[tuple[str, str], ...]:
         names: tuple[str, ...] = (wanted,)
     elif quantization != "none":
         names = ("qlora",)
+    elif request.optimizer in LOW_RANK_OPTIMIZERS:
+        names = ("full",)
     else:
         names = AUTO_TUNINGS.get(str(request.method), ADAPTERS_FIRST)
     found: list[tuple[str, str]] = []

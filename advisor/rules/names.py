@@ -32,7 +32,7 @@ PLAN_CHOICES: Mapping[str, tuple[Any, ...]] = {
     "precision": plans.PRECISIONS,
     "param_dtype": ("bf16", "fp32"),
     "lr_scheduler": ("cosine", "linear", "constant"),
-    "optimizer": ("adamw", "adamw_foreach", "adamw_8bit", "paged_adamw_8bit", "adafactor", "muon"),
+    "optimizer": plans.OPTIMIZERS,
     "backend": plans.BACKENDS,
     "zero_stage": (0, 1, 2, 3),
     "offload": plans.OFFLOADS,

@@ -28,6 +28,14 @@ def requirements(rules: FrameworkRules, plan: Plan, tracker: str | None) -> list
         f"# {rules.framework}, for a CUDA machine. {sets['status']}",
         *(f"# {line}" for notes in (sets, *groups) for line in notes.get("notes", ())),
     ]
+    own = [
+        line
+        for group in groups
+        if group.get("cpu")
+        for line in group["requires"]
+        if line not in cpu.splitlines()
+    ]
+    cpu += "".join(f"{line}\n" for line in own)
     if not rules.releases[0].proven:
         head, gpu = _other_head(rules, "a CUDA machine"), _repinned(rules, gpu)
         names = [line for line in cpu.splitlines() if not line.startswith("#")]

@@ -14,10 +14,12 @@ from time import monotonic
 
 from advisor.errors import InputError
 from advisor.facts.types import ModelFacts
-from advisor.plan import Plan
+from advisor.plan import LOW_RANK_OPTIMIZERS, Plan
 from advisor.trace.types import Snapshot, Trace
 
 PACKAGES = ("torch", "transformers", "peft")
+OPTIMIZER_PACKAGES = {"galore": "galore_torch", "apollo": "apollo_torch"}
+"""First word of an optimizer -> the package that it is in."""
 INSTALL = "pip install 'posttrain-advisor[trace]'"
 
 
@@ -27,6 +29,11 @@ def trace_step(model: ModelFacts, plan: Plan) -> Trace:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError("trace", f"needs {', '.join(missing)}: {INSTALL}")
+    own = OPTIMIZER_PACKAGES.get(plan.optimizer.partition("_")[0])
+    if own and find_spec(own) is None:
+        raise InputError(
+            "trace", f"of optimizer {plan.optimizer} needs {own}: pip install {own.replace('_', '-')}"
+        )
     untraced = not_traced(model, plan)
     if untraced:
         raise InputError("trace", f"does not cover {'; '.join(untraced)}")
@@ -34,7 +41,8 @@ def trace_step(model: ModelFacts, plan: Plan) -> Trace:
 
     started = monotonic()
     moments = trace(model, plan)
-    return Trace(moments, {name: metadata.version(name) for name in PACKAGES}, monotonic() - started)
+    used = (*PACKAGES, own) if own else PACKAGES
+    return Trace(moments, {name: metadata.version(name) for name in used}, monotonic() - started)
 
 
 def not_traced(model: ModelFacts, plan: Plan) -> list[str]:
@@ -52,8 +60,8 @@ def not_traced(model: ModelFacts, plan: Plan) -> list[str]:
         f"ZeRO-{plan.zero_stage} (of sharding, --fsdp is traced)": plan.zero_stage > 0 and not plan.fsdp,
         "several ranks without --fsdp": plan.world_size > 1 and not plan.fsdp,
         f"offload {plan.offload}": plan.offload != "none",
-        f"optimizer {plan.optimizer} (adamw and adamw_foreach are)": plan.optimizer
-        not in ("adamw", "adamw_foreach"),
+        f"optimizer {plan.optimizer} (adamw, adamw_foreach, GaLore and APOLLO are)": plan.optimizer
+        not in ("adamw", "adamw_foreach", *LOW_RANK_OPTIMIZERS),
         "an fp32 master copy beside bf16 weights": plan.master_weights,
         f"precision {plan.precision}": plan.precision not in ("bf16", "bf16-pure", "fp32"),
         "8-bit quantization (4-bit is)": plan.quantization == "8bit",

@@ -58,7 +58,7 @@ def _percent(value: float) -> str:
     return f"{100 * value:+.1f} %"
 
 
-CHANGED = {"compiled": "torch.compile", "chunked": "the chunked loss"}
+CHANGED = {"compiled": "torch.compile", "chunked": "the chunked loss", "galore": "GaLore", "apollo": "APOLLO"}
 """How the name of a case begins that has one -> what it has."""
 
 

@@ -21,6 +21,7 @@ import yaml
 from advisor.advise import Advice
 from advisor.errors import InputError
 from advisor.facts.dataset import inspect
+from advisor.facts.models import load_model
 from advisor.frameworks import framework
 from advisor.judging import search_all
 from advisor.plan import LORA_TARGET_WORDS, Plan
@@ -248,6 +249,15 @@ def constraints(rules: FrameworkRules) -> list[Constraint]:
         _constraint(("layout", "cluster", "model"), _is_legal),
         _constraint(("lora_targets", "tuning", "quantization", "model"), _is_legal),
         _constraint(("layout", "cluster", "offload"), _is_a_layout),
+        *(
+            _constraint(("optimizer", *axes), _projects)
+            for axes in (
+                ("tuning", "quantization"),
+                ("layout", "cluster"),
+                ("precision",),
+                ("master_weights",),
+            )
+        ),
         _constraint(("offload", "layout", "tuning", "quantization", "cluster", "model"), _is_legal),
         _constraint(
             _setting("method", "tuning", "quantization", "backend"), lambda given: _is_cell(rules, given)
@@ -279,6 +289,12 @@ def _is_legal(given: Answers) -> bool:
         pipeline_last_layers=tail,
     )
     return not illegal(plan, resolved.model)
+
+
+def _projects(given: Answers) -> bool:
+    """Whether a low-rank optimizer may step what these axes settle, all else as it wants it."""
+    plan = Plan(**{"tuning": "full", "gpus_per_node": 1, **plan_values(given)})
+    return all(row.field != "optimizer" for row, _ in illegal(plan, load_model("Qwen/Qwen3-8B")))
 
 
 def _is_a_layout(given: Answers) -> bool:

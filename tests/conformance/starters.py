@@ -50,6 +50,29 @@ def environment(name: str) -> Path:
     return Path(run.stdout.split("\t")[1].strip())
 
 
+def beside(name: str, repo: Path) -> str:
+    """Folder with the packages of a repo's CPU requirements that the framework's environment lacks; "": none."""
+    has = set((ROOT / "rules" / "pins" / name / "cpu.txt").read_text("utf-8").splitlines())
+    wanted = [
+        line for line in (repo / "requirements-cpu.txt").read_text("utf-8").splitlines() if line not in has
+    ]
+    return _folder_of(tuple(sorted(line for line in wanted if not line.startswith("#"))))
+
+
+@cache
+def _folder_of(pins: tuple[str, ...]) -> str:
+    if not pins:
+        return ""
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "framework_env.py"), "--beside", *pins],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=900,
+    )
+    return run.stdout.strip()
+
+
 def answers_for(name: str, **changes: Any) -> dict[str, Any]:
     """A request for one framework: Qwen3-8B on H100s, with example data of the method."""
     answers: dict[str, Any] = {"model": "Qwen/Qwen3-8B", "gpu": "h100", "framework": name, **changes}
@@ -70,8 +93,9 @@ def starter(folder: Path, answers: Mapping[str, Any]) -> Advice:
 
 
 def judge_all(name: str, repos: Sequence[Path]) -> dict[str, list[str]]:
-    """Problems of every judged file of these starter repos, by path: one process of the framework."""
-    work: list[dict[str, Any]] = []
+    """Problems of every judged file of these starter repos, by path: one process of the framework for repos that need
+    the same packages."""
+    groups: dict[str, list[dict[str, Any]]] = {}
     for repo in repos:
         advice = json.loads((repo / "advice.json").read_text("utf-8"))
         files = [
@@ -79,15 +103,18 @@ def judge_all(name: str, repos: Sequence[Path]) -> dict[str, list[str]]:
             for role in ("config", "accelerate", "deepspeed", "fsdp")
             for path in advice["files"].get(role, [])
         ]
-        work += [
+        groups.setdefault(beside(name, repo), []).extend(
             {
                 "path": str(repo / path),
                 "world_size": advice["plan"]["world_size"],
                 "model_dir": str(repo / "smoke" / "model_config"),
             }
             for path in files
-        ]
-    return _judge(name, work)
+        )
+    found: dict[str, list[str]] = {}
+    for packages, work in groups.items():
+        found |= _judge(name, work, packages)
+    return found
 
 
 def judge_files(name: str, files: Sequence[Path]) -> dict[str, list[str]]:
@@ -95,7 +122,7 @@ def judge_files(name: str, files: Sequence[Path]) -> dict[str, list[str]]:
     return _judge(name, [{"path": str(file), "world_size": 1, "model_dir": None} for file in files])
 
 
-def _judge(name: str, work: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def _judge(name: str, work: Sequence[Mapping[str, Any]], packages: str = "") -> dict[str, list[str]]:
     driver = Path(__file__).with_name("judge_many.py")
     judge = ROOT / "advisor" / "judges" / framework(name).JUDGE
     run = subprocess.run(
@@ -104,7 +131,7 @@ def _judge(name: str, work: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
         capture_output=True,
         text=True,
         timeout=JUDGE_TIMEOUT_S,
-        env=clean_environment(environment(name).parent),
+        env=clean_environment(environment(name).parent, packages),
         check=False,
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
@@ -123,13 +150,16 @@ def smoke(repo: Path, name: str, processes: int = 1) -> tuple[int, str]:
         stderr=subprocess.STDOUT,
         text=True,
         timeout=SMOKE_TIMEOUT_S,
-        env=clean_environment(environment(name).parent) | {"SMOKE_PROCESSES": str(processes)},
+        env=clean_environment(environment(name).parent, beside(name, repo))
+        | {"SMOKE_PROCESSES": str(processes)},
         check=False,
     )
     return run.returncode, run.stdout
 
 
-def clean_environment(bin_folder: Path) -> dict[str, str]:
-    """The caller's environment, with this framework's programs first and no Python settings of ours."""
+def clean_environment(bin_folder: Path, packages: str = "") -> dict[str, str]:
+    """The caller's environment, with this framework's programs first and no Python settings of ours; `packages`: a
+    folder of more of them."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    kept |= {"PYTHONPATH": packages} if packages else {}
     return {**kept, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}", "HF_HUB_OFFLINE": "1"}

@@ -46,6 +46,18 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"adapter": "lora", "lora_r": 16, "sequence_len": 2048, "rl": None, "train_on_inputs": False}),
     ({}, {"excess_length_strategy": "truncate", "chat_template": "tokenizer_default", "plugins": None}),
     ({"tuning": "full"}, {"adapter": None, "lora_r": None, "lora_target_modules": None}),
+    (
+        {"tuning": "full", "optimizer": "galore_adamw", "optimizer_rank": 64},
+        {
+            "optimizer": "galore_adamw",
+            "optim_args.rank": 64,
+            "optim_args.update_proj_gap": 200,
+            "optim_args.scale": 2.0,
+            "optim_target_modules": [r"model\.layers\..*"],
+        },
+    ),
+    ({"tuning": "full"}, {"optim_args.rank": None, "optim_target_modules": None}),
+    ({"tuning": "full", "optimizer": "apollo_adamw"}, {"optim_args.rank": 128, "optim_args.scale": 32.0}),
     ({"tuning": "qlora", "quantization": "4bit"}, {"adapter": "qlora", "load_in_4bit": True}),
     ({"tuning": "qlora", "quantization": "8bit"}, {"adapter": "lora", "load_in_8bit": True}),
     ({"tuning": "dora"}, {"adapter": "lora", "peft_use_dora": True}),

@@ -49,6 +49,27 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"precision": "fp16"}, {"fp16": True, "bf16": None}),
     ({"precision": "fp32", "tuning": "full"}, {"bf16": False, "fp16": None}),
     ({"optimizer": "muon", "tuning": "full"}, {"use_muon": True, "optim": None}),
+    (
+        {"optimizer": "galore_adamw", "optimizer_rank": 64, "tuning": "full"},
+        {
+            "use_galore": True,
+            "optim": "adamw_torch",
+            "galore_rank": 64,
+            "galore_scale": 2.0,
+            "galore_layerwise": None,
+        },
+    ),
+    (
+        {"optimizer": "apollo_adamw_layerwise", "tuning": "full"},
+        {
+            "use_apollo": True,
+            "optim": "adamw_torch",
+            "apollo_rank": 128,
+            "apollo_update_interval": 200,
+            "apollo_layerwise": True,
+            "galore_rank": None,
+        },
+    ),
     ({"optimizer": "adamw_8bit"}, {"optim": "adamw_8bit"}),
     ({"attention": "eager"}, {"flash_attn": "disabled"}),
     ({"gradient_checkpointing": False}, {"disable_gradient_checkpointing": True}),

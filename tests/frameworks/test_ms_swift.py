@@ -203,10 +203,24 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"global_batch_size": 512, "use_vllm": True, "num_generations": 8},
     ),
     ({**MEGATRON, "method": "gkd"}, {"lmbda": 0.0, "use_vllm": False}),
+    (
+        {"tuning": "full", "optimizer": "galore_adamw", "optimizer_rank": 64},
+        {"use_galore": True, "optim": "adamw_torch", "galore_rank": 64, "galore_update_proj_gap": 200},
+    ),
+    (
+        {"tuning": "full", "optimizer": "apollo_adamw"},
+        {
+            "optim": "apollo_adamw",
+            "optim_args": "rank=128,update_proj_gap=200,scale=32.0",
+            "use_galore": None,
+            "galore_rank": None,
+        },
+    ),
 ]
 
 REFUSES: list[tuple[dict[str, Any], set[str]]] = [
     ({"optimizer": "muon"}, {"optimizer"}),
+    ({"tuning": "full", "optimizer": "galore_adamw_layerwise"}, {"optimizer"}),
     ({**MEGATRON, "optimizer": "adamw_8bit"}, {"optimizer"}),
     ({**MEGATRON, "epochs": 1.5}, {"epochs"}),
     ({**MEGATRON, "precision": "fp16", "offload": "all"}, {"precision", "offload"}),

@@ -83,6 +83,19 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {SHARD: 4, COPIES: 2, f"{MESH}_cp_size": 2},
     ),
     ({"precision": "fp16"}, {"fp16": True, "bf16": False, "accelerate:mixed_precision": "fp16"}),
+    (
+        {"tuning": "full", "optimizer": "galore_adamw", "optimizer_rank": 64},
+        {
+            "optim": "galore_adamw",
+            "optim_args": "rank=64,update_proj_gap=200,scale=2.0",
+            "optim_target_modules": r"model\.layers\..*",
+        },
+    ),
+    (
+        {"tuning": "full", "optimizer": "apollo_adamw_layerwise"},
+        {"optim": "apollo_adamw_layerwise", "optim_args": "rank=128,update_proj_gap=200,scale=32.0"},
+    ),
+    ({"tuning": "full"}, {"optim_args": None, "optim_target_modules": None}),
 ]
 
 REFUSES: list[tuple[dict[str, Any], set[str]]] = [

@@ -77,6 +77,19 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"adapter:use_gradient_checkpointing": False, "gradient_checkpointing": False},
     ),
     ({"precision": "fp16"}, {"load:dtype": "float16", "fp16": True, "bf16": False}),
+    (
+        {"tuning": "full", "optimizer": "galore_adamw", "optimizer_rank": 64},
+        {
+            "optim": "galore_adamw",
+            "optim_args": "rank=64,update_proj_gap=200,scale=2.0",
+            "optim_target_modules": r"model\.layers\..*",
+        },
+    ),
+    (
+        {"tuning": "full", "optimizer": "apollo_adamw_layerwise"},
+        {"optim": "apollo_adamw_layerwise", "optim_args": "rank=128,update_proj_gap=200,scale=32.0"},
+    ),
+    ({"tuning": "full"}, {"optim_args": None, "optim_target_modules": None}),
 ]
 
 REFUSES: list[tuple[dict[str, Any], set[str]]] = [

@@ -272,6 +272,7 @@ REFUSES: list[tuple[dict[str, Any], set[str]]] = [
     ({"tuning": "freeze"}, {"tuning"}),
     ({"tuning": "qlora", "quantization": "4bit"}, {"tuning", "quantization"}),
     ({"optimizer": "muon"}, {"optimizer"}),
+    ({"optimizer": "galore_adamw", "tuning": "full"}, {"optimizer"}),
     ({"lr_scheduler": "linear"}, {"lr_scheduler"}),
     ({"packing": True, "logging_steps": 5}, {"packing", "logging_steps"}),
     ({"offload": "nvme"}, {"offload"}),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from advisor.facts.models import load_model
+from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
 from advisor.planner.legality import TABLE, illegal, stage_layers
 from advisor.planner.search import Searcher
@@ -26,7 +27,10 @@ def plan(**changes: Any) -> Plan:
 
 SHARDED = {"backend": "hf", "fsdp": True, "zero_stage": 3}
 
-BROKEN = [
+GALORE: dict[str, Any] = {"backend": "hf", "tuning": "full", "optimizer": "galore_adamw"}
+LAYERWISE: dict[str, Any] = {**GALORE, "optimizer": "galore_adamw_layerwise"}
+
+BROKEN: list[tuple[ModelFacts, dict[str, Any], str, str]] = [
     (QWEN, {"tensor_parallel": 3}, "planner.world", "64 GPUs do not split into groups of TP x PP x CP = 3"),
     (QWEN, {"tensor_parallel": 8, "pipeline_parallel": 16}, "planner.world", "= 128"),
     (QWEN, {"expert_parallel": 3}, "planner.experts", "128 experts do not split over EP = 3"),
@@ -50,6 +54,18 @@ BROKEN = [
         "planner.generations",
         "groups of 7",
     ),
+    (DENSE, {**GALORE, "tuning": "lora"}, "planner.low-rank", "here tuning is lora"),
+    (DENSE, {**GALORE, **SHARDED}, "planner.low-rank", "sharding leaves a GPU only pieces"),
+    (DENSE, {**GALORE, "backend": "megatron"}, "planner.low-rank", "sharding leaves a GPU only pieces"),
+    (DENSE, {**GALORE, "master_weights": True}, "planner.low-rank", "no fp32 copy"),
+    (DENSE, LAYERWISE, "planner.layerwise", "before 64 GPUs have added their gradients"),
+    (
+        DENSE,
+        {**LAYERWISE, "nodes": 1, "gpus_per_node": 1, "precision": "fp16"},
+        "planner.layerwise",
+        "scaled back",
+    ),
+    (DENSE, {**LAYERWISE, "gradient_accumulation_steps": 4}, "planner.layerwise-batch", "so 4 of them"),
     (DENSE, {"compile": True}, "planner.compile", "transformers' modules"),
     (DENSE, {"rollout_tensor_parallel": 3}, "planner.rollout", "TP = 3"),
     (QWEN, {"rollout_tensor_parallel": 8, "rollout_data_parallel": 3}, "planner.rollout", "TP x DP = 24"),

@@ -32,6 +32,7 @@ from advisor.frameworks.shared import (
     engine_width_row,
     generation_rows,
     loss_cases,
+    low_rank_rows,
     optimizer_row,
     save_rows,
     schedule_rows,
@@ -238,6 +239,7 @@ OPTIM_ROWS = (
     Derived("warmup_steps", warmup_steps, "steps in which it rises; SimPO takes no ratio", group=OPTIM),
     Key("warmup_ratio", "warmup_ratio", "", document=REPO, when=lambda p: p.method == "simpo"),
     optimizer_row(OPTIM, key="optimizer", more={"muon": "muon"}),
+    *low_rank_rows(OPTIM, as_list=True),
     seed_row(OPTIM),
 )
 

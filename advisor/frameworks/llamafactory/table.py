@@ -12,6 +12,7 @@ from advisor.frameworks.shared import (
     adapter_rows,
     batch_rows,
     compile_row,
+    low_rank_keys,
     mesh_rows,
     save_rows,
     schedule_rows,
@@ -43,6 +44,16 @@ MANY_ROWS = 10000
 @cache
 def _registry() -> Mapping[str, Any]:
     return json.loads((rules_root() / "catalog" / "llamafactory_templates.json").read_text("utf-8"))
+
+
+def _low_rank_cases(name: str) -> tuple[Case, ...]:
+    """The trainer asks for this very `optim` and builds its own (train/trainer_utils.py:239, 330)."""
+    keys = {"optim": "adamw_torch", f"use_{name}": True}
+    layerwise = f"{name}_layerwise"
+    return (
+        Case((f"{name}_adamw",), {**keys, layerwise: ABSENT}, "full tuning, projected gradients"),
+        Case((f"{name}_adamw_layerwise",), {**keys, layerwise: True}, "and no gradient is kept"),
+    )
 
 
 def template(plan: Plan, job: Job) -> Any:
@@ -232,10 +243,14 @@ TRAIN_ROWS = (
             Case(("paged_adamw_8bit",), {"optim": "paged_adamw_8bit"}),
             Case(("adafactor",), {"optim": "adafactor"}),
             Case(("muon",), {"use_muon": True}, "Muon for matrices, AdamW for the rest"),
+            *_low_rank_cases("galore"),
+            *_low_rank_cases("apollo"),
         ),
         "optimizer and its implementation",
         group=OPTIM,
     ),
+    *low_rank_keys("galore", "galore_rank", "galore_update_interval", "galore_scale", OPTIM),
+    *low_rank_keys("apollo", "apollo_rank", "apollo_update_interval", "apollo_scale", OPTIM),
     seed_row(OPTIM),
     Choice(
         ("precision",),

@@ -32,14 +32,16 @@ from advisor.frameworks.ms_swift.values import (
     workers,
 )
 from advisor.frameworks.shared import (
+    OPTIMIZERS,
     SERVER_PATIENCE,
     SERVER_PORT,
     adapter_rows,
     batch_rows,
     colocated,
     compile_row,
+    low_rank_keys,
+    low_rank_rows,
     on_server,
-    optimizer_row,
     pool_rows,
     renamed,
     schedule_rows,
@@ -309,6 +311,9 @@ ZERO3_OPTIMIZER = {
     "train_micro_batch_size_per_gpu": "auto",
 }
 
+OWN_GALORE = ("galore_adamw", "galore_adamw_layerwise")
+"""Its own GaLore has no hook that steps within the backward."""
+
 HF_ROWS: tuple[Row, ...] = (
     *batch_rows(BATCH, hf, codecs={"epochs": FLOAT}),
     Key("warmup_ratio", "warmup_ratio", "share of all steps", when=hf, group=OPTIM),
@@ -319,7 +324,26 @@ HF_ROWS: tuple[Row, ...] = (
         codecs={"lr_scheduler": SHAPES},
     ),
     Key("weight_decay", "weight_decay", "decoupled weight decay; the default is 0.1", group=OPTIM),
-    optimizer_row(OPTIM, hf),
+    Choice(
+        ("optimizer",),
+        (
+            *(
+                Case((ours,), {"optim": theirs, "use_galore": ABSENT})
+                for ours, theirs in OPTIMIZERS.items()
+                if ours not in OWN_GALORE
+            ),
+            Case(
+                ("galore_adamw",),
+                {"optim": "adamw_torch", "use_galore": True},
+                "full tuning in projected gradients, by the copy of GaLore that ms-swift brings",
+            ),
+        ),
+        "optimizer and its implementation",
+        when=hf,
+        group=OPTIM,
+    ),
+    *low_rank_keys("galore", "galore_rank", "galore_update_proj_gap", "galore_scale", OPTIM, hf),
+    *low_rank_rows(OPTIM, hf, names=("apollo",)),
     seed_row(OPTIM),
     Choice(
         ("precision",),

@@ -15,6 +15,7 @@ from advisor.frameworks.shared import (
     engine_width_row,
     generation_rows,
     loss_cases,
+    low_rank_rows,
     on_server,
     optimizer_row,
     pool_rows,
@@ -241,6 +242,7 @@ OPTIM_ROWS: tuple[Row, ...] = (
     # 0.29.1 is the first release read that goes with transformers 5.
     *schedule_rows(OPTIM, ratio_until="0.29.1"),
     optimizer_row(OPTIM),
+    *low_rank_rows(OPTIM),
     seed_row(OPTIM),
 )
 

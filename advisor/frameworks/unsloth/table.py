@@ -13,6 +13,7 @@ from advisor.frameworks.shared import (
     batch_rows,
     generation_rows,
     loss_cases,
+    low_rank_rows,
     on_vllm,
     optimizer_row,
     save_rows,
@@ -235,6 +236,7 @@ TRAIN_ROWS = (
     *batch_rows(BATCH),
     *schedule_rows(OPTIM),
     optimizer_row(OPTIM),
+    *low_rank_rows(OPTIM),
     seed_row(OPTIM),
     Choice(
         ("precision",),

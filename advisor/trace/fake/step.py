@@ -17,8 +17,9 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
-from advisor.trace.fake import attention, device
+from advisor.trace.fake import attention, device, low_rank
 from advisor.trace.fake.build import any_grouped_product, autocast, build, shard
+from advisor.trace.fake.low_rank import without_values
 from advisor.trace.types import Snapshot
 
 WEIGHTS = ("Parameter", "Buffer", "Sharded Param")
@@ -103,7 +104,8 @@ class _Run:
     own: list[nn.Parameter]
     """What of `trained` lies on this rank: the same storage. DTensors would step and be clipped alike, but in fake mode
     their propagation of global shapes would be counted too."""
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
+    """One, or none where the backward steps."""
     tracker: Any
     states: int
     """Bytes of optimizer states on the rank."""
@@ -114,7 +116,13 @@ def trace(facts: ModelFacts, plan: Plan, steps: int = 1) -> dict[str, Snapshot]:
     the start, so one step is as steady as the last of several."""
     device.install()
     attention.register()
-    with warnings.catch_warnings(), device.pretended(), any_grouped_product(), _ranks(plan) as mesh:
+    with (
+        warnings.catch_warnings(),
+        device.pretended(),
+        any_grouped_product(),
+        without_values(),
+        _ranks(plan) as mesh,
+    ):
         warnings.simplefilter("ignore")
         with FakeTensorMode(allow_non_fake_inputs=True):
             with torch.device("cuda"):
@@ -155,6 +163,8 @@ def _prepare(facts: ModelFacts, plan: Plan, mesh: Any) -> _Run:
         shard(model, plan, mesh)
     trained = [p for p in model.parameters() if p.requires_grad]
     own = trained if mesh is None else [nn.Parameter(p.to_local().detach()) for p in trained]
+    if plan.low_rank_optimizer:
+        return _low_rank(model, facts, plan, trained)
     kind = {"fused": True} if plan.optimizer == "adamw" else {"foreach": True}
     optimizer = torch.optim.AdamW(own, lr=1e-4, **kind)
     states = _fill_states(optimizer, own)
@@ -162,7 +172,20 @@ def _prepare(facts: ModelFacts, plan: Plan, mesh: Any) -> _Run:
     tracker.start()
     if mesh is None:
         tracker.track_external(model, optimizer)
-    return _Run(model, trained, own, optimizer, tracker, states)
+    return _Run(model, trained, own, [optimizer], tracker, states)
+
+
+def _low_rank(model: nn.Module, facts: ModelFacts, plan: Plan, trained: list[nn.Parameter]) -> _Run:
+    found = low_rank.optimizers(model, facts, plan)
+    states = low_rank.fill(found, trained)
+    tracker = _OneRank()
+    tracker.start()
+    tracker.track_external(model, *states)
+    if plan.steps_layerwise:
+        low_rank.stepping(found)
+        found = []
+    total = sum(state.untyped_storage().nbytes() for state in states)
+    return _Run(model, trained, trained, found, tracker, total)
 
 
 def _fill_states(optimizer: torch.optim.Optimizer, trained: list[nn.Parameter]) -> int:
@@ -191,10 +214,11 @@ def _step(run: _Run, plan: Plan) -> None:
     for weight, own in zip(run.trained, run.own, strict=True):
         if own is not weight and weight.grad is not None:
             own.grad = weight.grad.to_local()
-    nn.utils.clip_grad_norm_(run.own, plan.max_grad_norm)
+    if run.optimizers:
+        nn.utils.clip_grad_norm_(run.own, plan.max_grad_norm)
     with patch("torch.optim.adam._get_value", lambda value: 1.0):  # the number of the step has no value here
-        run.optimizer.step()
-    run.optimizer.zero_grad()
+        for optimizer in run.optimizers:
+            optimizer.step()
     run.model.zero_grad()
 
 
