@@ -27,10 +27,11 @@ from advisor.judging import search_all
 from advisor.plan import LORA_TARGET_WORDS, Plan
 from advisor.planner.fill import PLANNED
 from advisor.planner.legality import illegal, stage_layers
+from advisor.planner.pools import ALIKE
 from advisor.planner.search import Searcher
 from advisor.planner.space import hf_layouts, shardings, tunings
 from advisor.request import PINS, Request, parse_request
-from advisor.resolve import resolve
+from advisor.resolve import APART, resolve
 from advisor.rules import (
     FrameworkRules,
     capability_refusals,
@@ -146,6 +147,7 @@ def axes() -> Axes:
         "layout": _layouts(),
         "model": {name: {"model": name} for name in chain.from_iterable(WORLD["models"].values())},
         "cluster": {f"{c['nodes']} x {c['gpus_per_node']} {c['gpu']}": dict(c) for c in WORLD["clusters"]},
+        "rollout_placement": _levels("rollout_placement"),
         "offload": _levels("offload"),
         "recomputation": _recomputation(),
         **{name: _levels(name) for name in plain},
@@ -245,6 +247,7 @@ def constraints(rules: FrameworkRules) -> list[Constraint]:
     """What the reading of a request, the planner's layouts and the framework's rules allow."""
     return [
         _constraint(("method", "format"), _is_readable),
+        _constraint(("rollout_placement", "method", "cluster", "launcher"), _has_a_place),
         _constraint(("tuning", "quantization"), _is_readable),
         _constraint(("layout", "cluster", "model"), _is_legal),
         _constraint(("lora_targets", "tuning", "quantization", "model"), _is_legal),
@@ -274,6 +277,14 @@ def _is_readable(given: Answers) -> bool:
     except InputError:
         return False
     return True
+
+
+def _has_a_place(given: Answers) -> bool:
+    """Only what generates has a place; GPUs of its own where there are several, started by what tells them apart."""
+    placement = given.get("rollout_placement")
+    if placement in APART and (given["gpus_per_node"] == 1 or given.get("launcher") in ALIKE):
+        return False
+    return placement is None or _is_readable(given)
 
 
 def _is_legal(given: Answers) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from advisor.errors import CannotExpress
+from advisor.errors import InputError
 from advisor.facts import rows
 from advisor.frameworks.base import DataNeed, Emitted, Smoke, longer
 from advisor.frameworks.table import (
@@ -110,11 +110,14 @@ def _prepare_data(plan: Plan, job: Job) -> str:
 
 
 def _refuse_shared_reward_model(plan: Plan, job: Job) -> None:
-    """The reward model shares the GPUs that train with the rollouts, which are elsewhere then
+    """Raises InputError: the reward model shares the GPUs that train with the rollouts, which are elsewhere then
     (verl/trainer/ppo/v1/trainer_separate_async.py:71)."""
     if apart(plan) and job.reward_model:
-        reason = "with GPUs of their own for generation it needs a pool of its own too, which is not offered"
-        raise CannotExpress(NAME, [("reward_model", reason)])
+        raise InputError(
+            "reward_model",
+            f"{job.reward_model} would share the GPUs that train, which no server beside training lets it; take a "
+            "reward function (reward), or let the GPUs that train generate (rollout_placement colocated)",
+        )
 
 
 def files(plan: Plan, job: Job, rendered: Rendered) -> Sequence[Emitted]:
