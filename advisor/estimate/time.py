@@ -240,16 +240,26 @@ def training_seconds(
 
 
 def least_training_seconds(model: ModelFacts, plan: Plan, cluster: ClusterFacts) -> float:
-    """Seconds of training for a sequence that no layout of this plan's GPUs gets below: its matrix products and
-    attention, nothing recomputed, at the fastest rate that the card reaches."""
-    tflops = cluster.gpu.tflops_bf16
+    """Seconds of training for a sequence that no layout of this plan's GPUs gets below: the compute of whole layers on
+    one GPU in passes larger than any, nothing recomputed, divided over the GPUs. Slices are narrower, stages idle,
+    spread experts are not balanced, and all of them talk."""
+    tflops, sums = cluster.gpu.tflops_bf16, model_sums(model)
     if not tflops:
         return 0.0
-    kept = replace(plan, gradient_checkpointing=False, recompute="none")
-    fast = [rates(cluster, replace(kept, backend=backend), TODAY, tflops) for backend in BACKENDS]
-    rate = max(max(r.linear, r.attention) for r in fast)
-    tokens = _tokens(plan, None)
-    return flops_per_token(model_sums(model), kept, tokens) * tokens / rate / plan.world_size
+    tokens, seconds = _tokens(plan, None), float("inf")
+    for backend in BACKENDS:
+        whole = replace(plan, backend=backend, **WHOLE)
+        step = _training_time(sums, whole, cluster, tokens, tflops, TODAY, None)
+        seconds = min(seconds, (step.compute + step.log_probs) / whole.global_batch_size)
+    return seconds / plan.world_size
+
+
+WHOLE: dict[str, Any] = {
+    "nodes": 1, "gpus_per_node": 1, "zero_stage": 0, "fsdp": False, "fsdp_replicas": 1, "offload": "none",
+    "tensor_parallel": 1, "pipeline_parallel": 1, "virtual_pipeline_parallel": 1, "expert_parallel": 1,
+    "expert_tensor_parallel": 1, "context_parallel": 1, "gradient_checkpointing": False, "recompute": "none",
+    "attention": "flash", "liger": True, "micro_batch_size": 64, "gradient_accumulation_steps": 1,
+}  # fmt: skip
 
 
 def between_seconds(
