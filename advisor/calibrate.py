@@ -85,7 +85,7 @@ def compare(path: Path) -> Compared:
         name: tuple(v) if isinstance(v, list) else v for name, v in plan.items() if name in known
     }
     spelled = Plan(**values)
-    memory = estimate_memory(resolved.model, spelled, resolved.cluster)
+    memory = estimate_memory(resolved.model, spelled, resolved.cluster, framework=framework)
     peak, expected = measured.peaks[measured.counter], memory.shown(measured.counter)
     if not 1 / UNBELIEVABLE <= peak / expected <= UNBELIEVABLE:
         raise InputError(

@@ -162,7 +162,9 @@ def _rank(
         version=rules.version,
         score=score(judged),
         plan=plan,
-        memory=estimate_memory(resolved.model, plan, resolved.cluster.under(rules.framework)),
+        memory=estimate_memory(
+            resolved.model, plan, resolved.cluster.under(rules.framework), framework=rules.framework
+        ),
         time=time,
         parameters=count_parameters(resolved.model, plan),
         reasons=(*reasons(judged), *plan_reasons(plan, candidate.memory, resolved), *_can(rules, plan)),

@@ -23,6 +23,7 @@ SECTIONS = (
     "report_fits",
     "report_throughput",
     "report_placements",
+    "report_checkpoints",
 )
 
 HEAD = """# How accurate the estimates are

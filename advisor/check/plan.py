@@ -196,7 +196,9 @@ def weigh(gathered: Gathered, request: Request, read: Read, rules: FrameworkRule
     memory = None
     if not any(finding.kind == "legality" for finding in found):
         cluster = resolved.cluster.under(rules.framework)
-        memory = estimate_memory(resolved.model, plan, cluster, _teacher(gathered, request))
+        memory = estimate_memory(
+            resolved.model, plan, cluster, _teacher(gathered, request), framework=rules.framework
+        )
         found += _fit(memory)
     return Meant((*found, *bites), memory, resolved.model.id, resolved.cluster.gpu.id)
 

@@ -61,7 +61,7 @@ def _from_advice(request: Mapping[str, Any], plan: Mapping[str, Any], framework:
         k: tuple(v) if isinstance(v, list) else v for k, v in plan.items() if k in known
     }
     spelled = Plan(**values)
-    memory = estimate_memory(resolved.model, spelled, resolved.cluster)
+    memory = estimate_memory(resolved.model, spelled, resolved.cluster, framework=framework)
     return Here(resolved, spelled, memory, load_framework(framework) if framework else None)
 
 

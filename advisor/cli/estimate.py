@@ -96,7 +96,14 @@ def estimate_request(
     resolved, plan = spelled_out.resolved, spelled_out.plan
     cluster = resolved.cluster.under(request.framework)
     beneath = software or {}
-    memory = estimate_memory(resolved.model, plan, cluster, _teacher(request), software=software_of(beneath))
+    memory = estimate_memory(
+        resolved.model,
+        plan,
+        cluster,
+        _teacher(request),
+        software=software_of(beneath),
+        framework=request.framework,
+    )
     memory = replace(memory, notes=(*memory.notes, *_habits(beneath)))
     time = estimate_time(resolved.model, plan, cluster, resolved.request.samples, _tokens(resolved))
     if cluster.correction:

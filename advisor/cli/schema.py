@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from advisor.estimate.types import TERMS
+from advisor.estimate.types import CHECKPOINT_PARTS, HOST_PARTS, TERMS
 from advisor.plan import BACKENDS
 from advisor.trace.types import TERMS as TRACED_TERMS
 
@@ -185,8 +185,11 @@ def _memory() -> JsonSchema:
         "per_gpu_gib": _object(dict.fromkeys(figures, NUMBER)),
         "moment": TEXT,
         "host_gib": NUMBER,
+        "host_parts_gib": _object(dict.fromkeys(HOST_PARTS, NUMBER)),
         "nvme_gib": NUMBER,
         "checkpoint_gib": NUMBER,
+        "checkpoint_parts_gib": _object(dict.fromkeys(CHECKPOINT_PARTS, NUMBER)),
+        "model_gib": NUMBER,
         "capacity_gib": NUMBER,
         "fits": {"enum": ["fits", "tight", "no"]},
     }

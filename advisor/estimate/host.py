@@ -1,11 +1,14 @@
-"""Host memory and disk per node: what offload moves there, and what loading the weights takes."""
+"""Host memory and disk per node: what offload moves there, what loading the weights takes, and what saving takes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from advisor.estimate.host_experts import experts_away, host_expert_bytes
-from advisor.estimate.parameters import trainable_parameters
 from advisor.estimate.rollout import GIB, frozen_copies
+from advisor.estimate.saving import host_bytes
 from advisor.estimate.stage import Setting, StageParts
+from advisor.facts.saving import Saving
 
 PROCESS_GIB = 3.0
 """One training process: Python, PyTorch, CUDA libraries, data loading. Assumed; 2 to 4 GiB is usual."""
@@ -31,15 +34,6 @@ def offloaded_bytes(s: Setting, p: StageParts) -> float:
     return moved
 
 
-def checkpoint_bytes(s: Setting) -> float:
-    """A checkpoint that training can resume from: everything that trains in the type it is held in (all weights
-    under full tuning), masters and moments; gpt-oss-120b in bf16 with AdamW is 6 bytes a parameter, which its Axolotl
-    example rounds to 720 GB."""
-    trained = sum(trainable_parameters(s.whole, s.plan))
-    weights = s.sums.total if s.plan.tuning == "full" else trained
-    return weights * s.states.weight + trained * (s.states.optimizer + s.states.paged)
-
-
 def _parked_bytes(s: Setting, p: StageParts) -> float:
     """What one GPU hands to its host while the engine generates: weights, reference, and the optimizer states
     that are not there anyway. Gradients are dropped, not kept."""
@@ -47,11 +41,23 @@ def _parked_bytes(s: Setting, p: StageParts) -> float:
     return p.weights + states + frozen_copies(s.plan) * p.base_weights
 
 
-def host_and_disk(s: Setting, p: StageParts) -> tuple[float, float]:
-    """(host GiB, NVMe GiB) per node.
+@dataclass(frozen=True, slots=True)
+class NodeNeeds:
+    """GiB of one node."""
 
-    Host = processes + experts that rest there + the larger of what else is offloaded and what loading takes: FSDP
-    reads the whole model on one rank, the others stream one checkpoint file per process. Ignores the page cache.
+    host: float
+    nvme: float
+    parts: dict[str, float]
+    """Of the host: `processes` and `resting` are always there; of `offloading`, `loading` and `computing` the largest
+    counts, with what `saving` adds to what is offloaded."""
+
+
+def node_needs(s: Setting, p: StageParts, way: Saving) -> NodeNeeds:
+    """Host memory and NVMe of a node.
+
+    Host = processes + experts that rest there + the largest of what loading takes, of what else is offloaded with what
+    saving takes, and of what computing experts takes: FSDP reads the whole model on one rank, the others stream one
+    checkpoint file per process. Ignores the page cache.
     """
     plan = s.plan
     local = plan.gpus_per_node
@@ -60,10 +66,20 @@ def host_and_disk(s: Setting, p: StageParts) -> tuple[float, float]:
     model = (2.0 * s.sums.total - 2.0 * _experts(s)) / GIB
     shard = min(SHARD_GIB, model) * local
     loading = model + SHARD_GIB if plan.fsdp else shard
+    saving = host_bytes(s, way) / GIB
     disk = 0.0
     if plan.offload == "nvme":
         disk, moved = moved, moved * NVME_HOST_SHARE
-    return PROCESS_GIB * local + resident / GIB + max(moved, loading, working / GIB), disk
+    parts = {
+        "processes": PROCESS_GIB * local,
+        "resting": resident / GIB,
+        "offloading": moved,
+        "loading": loading,
+        "saving": saving,
+        "computing": working / GIB,
+    }
+    peak = max(moved + saving, loading, working / GIB)
+    return NodeNeeds(PROCESS_GIB * local + resident / GIB + peak, disk, parts)
 
 
 def _experts(s: Setting) -> float:

@@ -32,7 +32,10 @@ def experts_away(plan: Plan) -> bool:
 
 @lru_cache(maxsize=512)
 def _without_experts(sums: ModelSums) -> ModelSums:
-    return replace(sums, expert_per_layer=0.0, expert_ffn=0, top_k=0)
+    largest = sums.largest_but_experts
+    return replace(
+        sums, expert_per_layer=0.0, expert_ffn=0, top_k=0, largest_parameter=largest, largest_module=largest
+    )
 
 
 def on_gpus(sums: ModelSums, plan: Plan) -> ModelSums:

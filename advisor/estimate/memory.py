@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from advisor.estimate.host import checkpoint_bytes, host_and_disk
+from advisor.estimate.host import NodeNeeds, node_needs
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.moments import Alive, moments
 from advisor.estimate.phases import other_moments
 from advisor.estimate.rollout import GIB, extras, pool_gib
+from advisor.estimate.saving import checkpoint
 from advisor.estimate.spread import Margins, Range, margins, shares, spread
 from advisor.estimate.stage import Setting, StageParts, make_setting, stage_layers, stage_parts
 from advisor.estimate.states import sharding_stage
 from advisor.estimate.types import MemoryEstimate
+from advisor.facts.saving import Saving, saving_of
 from advisor.facts.software import TODAY, Software
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import NO_ENGINE, Plan, changed, without_engine
@@ -64,6 +66,7 @@ def estimate_memory(
     all_stages: bool = True,
     trained: TrainedMemory | None = None,
     software: Software = TODAY,
+    framework: str | None = None,
 ) -> MemoryEstimate:
     """Peak memory per GPU, host memory per node.
 
@@ -74,7 +77,7 @@ def estimate_memory(
     `all_stages=False` looks only at the first, second and last pipeline stage, among which the worst one is, and
     returns no `stages` and no `causes`. `trained` (then): where a caller that asks about many plans of one model,
     cluster and teacher keeps what those share that differ only in how they generate. `software`: where libraries work
-    otherwise than today's.
+    otherwise than today's. `framework`: whose way of saving is counted; without one, that of the libraries beneath.
     """
     beside = plan.rollout_engine == "vllm" and not plan.rollout_sleep and not plan.generates_apart
     if trained is None or beside:
@@ -84,9 +87,10 @@ def estimate_memory(
     s, m = training.setting, training.margins
     if s.plan is not plan:
         s = replace(s, plan=plan)
-    found = [_between(s, m, stage, teacher, cluster) for stage in training.stages()]
+    way = saving_of(plan, model.total_parameters, framework)
+    found = [_between(s, m, stage, teacher, cluster, way) for stage in training.stages()]
     stages = tuple(_stage_row(s, stage) for stage in found) if all_stages and len(found) > 1 else ()
-    return _finish(s, m, cluster, found, stages, teacher, all_stages)
+    return _finish(s, m, cluster, found, stages, teacher, all_stages, way)
 
 
 def training_fits(model: ModelFacts, plan: Plan, cluster: ClusterFacts, trained: TrainedMemory) -> bool:
@@ -178,11 +182,11 @@ def _stage(
 
 
 def _between(
-    s: Setting, m: Margins, stage: _Stage, teacher: ModelFacts | None, cluster: ClusterFacts
+    s: Setting, m: Margins, stage: _Stage, teacher: ModelFacts | None, cluster: ClusterFacts, way: Saving
 ) -> _Stage:
     """With the moments between training steps."""
     extra = extras(s, stage.part, teacher, cluster.gpu_memory_gib, s.plan.rollout_sleep)
-    bounds, peak = spread(m, other_moments(s, stage.part, extra), stage.most_buffers)
+    bounds, peak = spread(m, other_moments(s, stage.part, extra, way), stage.most_buffers)
     known = stage.range
     widest = Range(max(known.likely, bounds.likely), max(known.low, bounds.low), max(known.high, bounds.high))
     return _Stage(
@@ -226,11 +230,13 @@ def _finish(
     stages: tuple[dict[str, float], ...],
     teacher: ModelFacts | None,
     every: bool,
+    way: Saving,
 ) -> MemoryEstimate:
     """The stage that takes most of a GPU, and the one that takes most of its host: the two need not be the same."""
     stage = max(found_stages, key=_likely)
-    host, disk = map(max, zip(*(host_and_disk(s, one.part) for one in found_stages), strict=True))
-    checkpoint = checkpoint_bytes(s) / GIB
+    needs = [node_needs(s, one.part, way) for one in found_stages]
+    node = max(needs, key=lambda each: each.host)
+    saved = checkpoint(s, way)
     found = MemoryEstimate(
         moment=stage.alive.moment,
         terms=_terms(stage.alive),
@@ -238,19 +244,36 @@ def _finish(
         low=stage.range.low,
         high=stage.range.high,
         capacity_gib=cluster.gpu_memory_gib,
-        host_gib=host,
+        host_gib=node.host,
+        host_parts=node.parts,
         host_capacity_gib=cluster.cpu_memory_gib,
-        nvme_gib=disk,
+        nvme_gib=max(each.nvme for each in needs),
         nvme_capacity_gib=cluster.nvme_gib,
-        checkpoint_gib=checkpoint,
+        checkpoint_gib=saved.total / GIB,
+        checkpoint_parts={
+            "model": saved.model / GIB,
+            "resume": saved.resume / GIB,
+            "optimizer": saved.optimizer / GIB,
+        },
+        model_gib=saved.final / GIB,
         pool_gib=pool_gib(s.sums, s.plan),
         pool_capacity_gib=s.plan.rollout_memory_fraction * cluster.gpu_memory_gib,
         stages=stages,
-        notes=_notes(s, teacher),
+        notes=(*_notes(s, teacher), *_saving_note(node, way)),
         causes=shares(m, stage.alive, stage.most_buffers) if every else (),
     )
     known = cluster.correction
     return found.corrected(known.memory, known.text) if known else found
+
+
+def _saving_note(node: NodeNeeds, way: Saving) -> tuple[str, ...]:
+    """Where saving is what a node needs most host memory for."""
+    parts = node.parts
+    if parts["saving"] <= 1.0 or parts["offloading"] + parts["saving"] <= max(
+        parts["loading"], parts["computing"]
+    ):
+        return ()
+    return (f"Host memory peaks while saving, which adds {parts['saving']:.0f} GiB on a node: {way.text}.",)
 
 
 def _notes(s: Setting, teacher: ModelFacts | None) -> tuple[str, ...]:

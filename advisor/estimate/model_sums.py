@@ -60,6 +60,11 @@ class ModelSums:
     unprojected: tuple[tuple[int, bool], ...]
     """(elements, whether in the layers) of each other weight, kind by kind in the order of the model."""
     largest_linear: int
+    largest_parameter: int
+    """One tensor: embedding, head, a linear or the fused matrices of a layer's experts."""
+    largest_but_experts: int
+    largest_module: float
+    """The parameters of one module: fused experts have all their matrices in one."""
     largest_layer: float
     hidden: int
     vocab: int
@@ -181,6 +186,8 @@ def _build(model: ModelFacts) -> ModelSums:
     head = model.elements("lm_head")
     vision = model.elements("vision")
     in_layers = sum(w.elements for w in inside)
+    fused = any(w.role == "expert" and len(w.shape) == 3 for w in inside)
+    largest = max((w.elements // w.count for w in model.weights), default=0)
     heads = model.heads
     mlp_weights = [w for w in linears if w.role == "mlp"]
     qk_nope, qk_rope = _config_int(model, "qk_nope_head_dim"), _config_int(model, "qk_rope_head_dim")
@@ -209,6 +216,11 @@ def _build(model: ModelFacts) -> ModelSums:
             if not (_in_layers(w) and _is_matrix(w))
         ),
         largest_linear=max((w.elements // w.count for w in linears), default=0),
+        largest_parameter=largest,
+        largest_but_experts=max(
+            (w.elements // w.count for w in model.weights if w.role != "expert"), default=0
+        ),
+        largest_module=max(largest, expert if fused else 0.0),
         largest_layer=attention + replicated + max(mlp, shared + router + expert),
         hidden=model.hidden,
         vocab=model.vocab,
@@ -234,6 +246,6 @@ def _build(model: ModelFacts) -> ModelSums:
         shared_ffn=moe.shared_ffn if moe else 0,
         router_in_fp32=model.model_type in ROUTER_IN_FP32,
         scores_in_fp32=model.model_type in SCORES_IN_FP32,
-        fused_experts=any(w.role == "expert" and len(w.shape) == 3 for w in inside),
+        fused_experts=fused,
         capped_logits=bool(_config_value(model, "final_logit_softcapping")),
     )

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from advisor.estimate.moments import Alive, held_bytes
 from advisor.estimate.rollout import Extras, engine_weights
+from advisor.estimate.saving import gathered_bytes
 from advisor.estimate.stage import Setting, StageParts
+from advisor.facts.saving import Saving
 
 LOGPROB_BYTES = 7.0
 """Bytes per token and vocabulary entry of a forward pass for log-probabilities and entropy: verl's docs count
@@ -49,11 +51,11 @@ def between_steps(s: Setting, p: StageParts) -> tuple[float, float, float]:
     return weights, gradients if s.plan.backend == "megatron" else 0.0, optimizer
 
 
-def other_moments(s: Setting, p: StageParts, extra: Extras) -> list[Alive]:
+def other_moments(s: Setting, p: StageParts, extra: Extras, way: Saving) -> list[Alive]:
     """The moments outside a training step, in the order in which they come."""
     held = between_steps(s, p)
     found = _rollout(s, p, extra, held) if extra.rollout_moment or s.plan.generates_apart else []
-    return [*found, _save(s, p, extra, held)]
+    return [*found, _save(s, extra, held, way)]
 
 
 def _rollout(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float, float]) -> list[Alive]:
@@ -76,8 +78,8 @@ def _rollout(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float,
     return found
 
 
-def _save(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float, float]) -> Alive:
-    """States, and under stage 3 one layer gathered at a time on its way to the host."""
+def _save(s: Setting, extra: Extras, held: tuple[float, float, float], way: Saving) -> Alive:
+    """States, and what is put together on its way to the host."""
     weights, _, optimizer = held
-    gathered = s.states.weight * p.layer_elements if s.stage3 else 0.0
+    gathered = gathered_bytes(s, way)
     return Alive("save", weights, 0.0, optimizer, 0.0, 0.0, extra.reference, extra.rollout_always, gathered)

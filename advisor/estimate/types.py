@@ -16,6 +16,8 @@ TERMS = (
     "buffers",
 )
 """The terms alive at the worst moment; their sum is `allocated`."""
+HOST_PARTS = ("processes", "resting", "offloading", "loading", "saving", "computing")
+CHECKPOINT_PARTS = ("model", "resume", "optimizer")
 
 
 CORRECTED = "Corrected by your runs"
@@ -63,12 +65,18 @@ class MemoryEstimate:
     high: float
     capacity_gib: float
     host_gib: float
-    """Host memory per node: offloaded states and the loading of weights."""
+    """Host memory per node: offloaded states, the loading of weights and the saving of checkpoints."""
     host_capacity_gib: float
     nvme_gib: float
     nvme_capacity_gib: float = 0.0
     checkpoint_gib: float = 0.0
-    """One saved checkpoint on disk: what trains and its optimizer states."""
+    """One saved checkpoint on disk that training can be resumed from."""
+    checkpoint_parts: dict[str, float] = field(default_factory=dict)
+    """Its `model` files, weights once more to `resume` from, and `optimizer` states with fp32 masters."""
+    model_gib: float = 0.0
+    """The trained model, or adapter, on disk when training is over."""
+    host_parts: dict[str, float] = field(default_factory=dict)
+    """What host memory is needed for: processes, resting, and of offloading + saving, loading, computing the most."""
     pool_gib: float = 0.0
     """On each GPU that only generates: the engine's weights and the least cache; 0: there is none."""
     pool_capacity_gib: float = 0.0
@@ -140,8 +148,11 @@ class MemoryEstimate:
             "per_gpu_gib": per_gpu,
             "moment": self.moment,
             "host_gib": round(self.host_gib, 1),
+            "host_parts_gib": {name: round(size, 1) for name, size in self.host_parts.items()},
             "nvme_gib": round(self.nvme_gib, 1),
             "checkpoint_gib": round(self.checkpoint_gib, 2),
+            "checkpoint_parts_gib": {name: round(size, 2) for name, size in self.checkpoint_parts.items()},
+            "model_gib": round(self.model_gib, 2),
             "capacity_gib": round(self.capacity_gib, 2),
             "fits": self.fits,
         }

@@ -211,7 +211,8 @@ def _cost(here: Here, plan: Plan) -> str:
     cluster = here.resolved.cluster
     if plan.nodes != here.plan.nodes:
         cluster = replace(cluster, nodes=plan.nodes)
-    memory = estimate_memory(here.resolved.model, plan, cluster, all_stages=False)
+    framework = here.rules.framework if here.rules else None
+    memory = estimate_memory(here.resolved.model, plan, cluster, all_stages=False, framework=framework)
     text = f"a GPU holds {memory.total:.1f} of {memory.capacity_gib:.1f} GiB"
     if memory.total > memory.capacity_gib:
         return f"{text}, which does not fit"

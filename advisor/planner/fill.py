@@ -18,6 +18,7 @@ from advisor.estimate.time import (
     seconds_per_step,
     training_seconds,
 )
+from advisor.facts.saving import saving_of
 from advisor.plan import NO_ENGINE, Plan, changed
 from advisor.planner.legality import is_legal, is_legal_batch
 from advisor.planner.order import Candidate, coarse, order, slowest
@@ -54,9 +55,9 @@ class Filler:
             "cluster": describe_cluster(resolved.cluster),
         }
         self.examined = 0
-        self._known: dict[Plan, Candidate] = {}
+        self._framework = ""
         self._cluster = resolved.cluster
-        self._stores: dict[str, dict[Plan, Candidate]] = {"": self._known}
+        self._stores: dict[tuple[str, str, float], dict[Plan, Candidate]] = {}
         self._trained: TrainedMemory = {}
         self._training_seconds: TrainedSeconds = {}
         self._generating: dict[tuple[Any, ...], float] = {}
@@ -68,10 +69,8 @@ class Filler:
         return sum(len(known) for known in self._stores.values())
 
     def _look_at(self, framework: str) -> None:
-        """Estimates are shared between frameworks but for those that the user's own runs correct."""
+        self._framework = framework
         self._cluster = self.resolved.cluster.under(framework)
-        own = framework if self._cluster.correction else ""
-        self._known = self._stores.setdefault(own, {})
 
     def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
         """The best way to hold this layout: least recomputation, then the largest micro batch that fits."""
@@ -179,14 +178,21 @@ class Filler:
         return _sized(plan, micro, steps)
 
     def _estimate(self, plan: Plan) -> Candidate:
+        """Shared between frameworks that save such a plan in the same way, but for those that the user's own runs
+        correct."""
         self.examined += 1
-        found = self._known.get(plan)
+        cluster = self._cluster
+        way = saving_of(plan, self.model.total_parameters, self._framework)
+        own = self._framework if cluster.correction else ""
+        known = self._stores.setdefault((own, way.id, way.file_gb), {})
+        found = known.get(plan)
         if found is None:
-            cluster = self._cluster
-            memory = estimate_memory(self.model, plan, cluster, all_stages=False, trained=self._trained)
+            memory = estimate_memory(
+                self.model, plan, cluster, all_stages=False, trained=self._trained, framework=self._framework
+            )
             # What does not fit is compared by its size alone.
             seconds = 0.0 if memory.fits == "no" else self._seconds(plan)
-            found = self._known[plan] = Candidate(plan, memory, seconds)
+            found = known[plan] = Candidate(plan, memory, seconds)
         return found
 
     def _seconds(self, plan: Plan) -> float:

@@ -111,6 +111,11 @@ def _offload(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     return f"{why}; it takes {m.host_gib:.0f} GiB of host memory a node{disk}"
 
 
+def _saved(p: Plan, m: MemoryEstimate) -> str:
+    host = f" and {m.host_parts['saving']:.0f} GiB of a node's memory" if m.host_parts["saving"] >= 1 else ""
+    return f"a checkpoint every {p.save_steps} optimizer steps takes {m.checkpoint_gib:.3g} GiB of disk{host}"
+
+
 def _tensor(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     if p.tensor_parallel == 1:
         return "no matrix is sliced"
@@ -292,7 +297,7 @@ FACTS: Mapping[str, Fact] = {
         f"gradients are projected to rank {p.optimizer_rank}: the optimizer holds {m.terms['optimizer']:.1f} GiB",
         "the optimizer projects no gradients"),
     "seed": lambda p, m, r: f"seed {p.seed}",
-    "save_steps": lambda p, m, r: f"a checkpoint every {p.save_steps} optimizer steps",
+    "save_steps": lambda p, m, r: _saved(p, m),
     "logging_steps": lambda p, m, r: f"a log line every {p.logging_steps} optimizer steps",
     "nodes": lambda p, m, r: f"{p.nodes} x {p.gpus_per_node} {r.cluster.gpu.name}, network {r.cluster.interconnect}",
     "gpus_per_node": lambda p, m, r: f"{p.nodes} x {p.gpus_per_node} {r.cluster.gpu.name} of {m.capacity_gib:.1f} GiB",

@@ -318,11 +318,28 @@ def _verdict(memory: Mapping[str, Any]) -> str:
     words = {"fits": "it fits", "tight": "tight: the high end is above that", "no": "it does not fit"}
     lines = [f"{total:.1f} of {capacity:.1f} GiB a GPU: {words[memory['fits']]}"]
     if memory["host_gib"]:
-        lines.append(f"{memory['host_gib']:.0f} GiB of host memory a node")
+        lines.append(
+            f"{memory['host_gib']:.0f} GiB of host memory a node{_while_saving(memory['host_parts_gib'])}"
+        )
     if memory["nvme_gib"]:
         lines.append(f"{memory['nvme_gib']:.0f} GiB of NVMe a node")
-    lines.append(f"{memory['checkpoint_gib']:.3g} GiB of disk for each checkpoint that can be resumed")
+    lines.append(
+        f"{memory['checkpoint_gib']:.3g} GiB of disk for each checkpoint that can be resumed{_on_disk(memory)}"
+    )
     return "\n".join(lines)
+
+
+def _while_saving(parts: Mapping[str, float]) -> str:
+    saves = parts["offloading"] + parts["saving"] > max(parts["loading"], parts["computing"])
+    return f", of which saving takes {parts['saving']:.0f}" if saves and parts["saving"] >= 1 else ""
+
+
+def _on_disk(memory: Mapping[str, Any]) -> str:
+    """What a checkpoint is made of, and how large the trained model is in the end."""
+    words = {"model": "model files", "resume": "weights to resume from", "optimizer": "optimizer states"}
+    parts = memory["checkpoint_parts_gib"]
+    made_of = ", ".join(f"{parts[name]:.3g} {what}" for name, what in words.items() if parts[name])
+    return f" ({made_of}); {memory['model_gib']:.3g} for the trained model"
 
 
 def _causes(causes: Sequence[Mapping[str, Any]]) -> str:

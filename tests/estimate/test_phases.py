@@ -12,8 +12,10 @@ from advisor.estimate.model_sums import model_sums
 from advisor.estimate.moments import Alive
 from advisor.estimate.phases import LOGPROB_BYTES, other_moments
 from advisor.estimate.rollout import extras
+from advisor.estimate.saving import gathered_bytes
 from advisor.estimate.stage import make_setting, stage_parts
 from advisor.facts.models import load_model
+from advisor.facts.saving import saving_of
 from advisor.plan import Plan
 from tests.estimate import samples as m
 from tests.estimate.samples import GIB, cluster, full, lora
@@ -24,10 +26,12 @@ GRPO: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _moments(plan: Plan) -> dict[str, Alive]:
+def _moments(plan: Plan, framework: str | None = None) -> dict[str, Alive]:
     s = make_setting(model_sums(m.QWEN3_8B), plan)
     part = stage_parts(s, 0, m.QWEN3_8B.layers, True, True, 1)
-    return {moment.moment: moment for moment in other_moments(s, part, extras(s, part, None, 79.2, True))}
+    way = saving_of(plan, m.QWEN3_8B.total_parameters, framework)
+    found = other_moments(s, part, extras(s, part, None, 79.2, True), way)
+    return {moment.moment: moment for moment in found}
 
 
 def test_every_phase_of_online_rl_is_a_moment() -> None:
@@ -68,18 +72,40 @@ def test_a_megatron_trainer_that_offloads_all_leaves_the_gpu_to_the_rollout() ->
     assert away["weight sync"].gradients == 0
 
 
-def test_the_save_holds_states_and_one_gathered_layer() -> None:
+def test_the_save_holds_states_and_what_is_gathered() -> None:
     whole = _moments(full())["save"]
-    sharded = _moments(full(gpus_per_node=8, fsdp=True, zero_stage=3))["save"]
     assert whole.gradients == 0
     assert whole.buffers == 0
-    assert sharded.buffers == pytest.approx(2 * model_sums(m.QWEN3_8B).largest_layer, rel=0.01)
+    sums = model_sums(m.QWEN3_8B)
+    plan = full(gpus_per_node=8, fsdp=True, zero_stage=3)
+    assert _moments(plan)["save"].buffers == 0  # each rank saves its shard
+    assert _moments(plan, "trl")["save"].buffers == 2 * sums.largest_parameter
+    assert sums.largest_parameter == sums.vocab * sums.hidden
+
+
+def test_zero_3_gathers_a_module_at_a_time() -> None:
+    """Fused experts are one module: all experts of a layer come to each GPU."""
+    moe = load_model("Qwen/Qwen3-30B-A3B")
+    plan = full(gpus_per_node=8, zero_stage=3)
+    s = make_setting(model_sums(moe), plan)
+    assert gathered_bytes(s, saving_of(plan, moe.total_parameters)) == 2 * 128 * 3 * 2048 * 768
+
+
+def test_fused_experts_are_copied_on_the_gpu_that_writes_them_one_by_one() -> None:
+    moe = load_model("Qwen/Qwen3-30B-A3B")
+    plan = full()
+    s = make_setting(model_sums(moe), plan)
+    experts = 48 * 128 * 3 * 2048 * 768
+    assert gathered_bytes(s, saving_of(plan, moe.total_parameters)) == pytest.approx(2 * experts * 2 / 3)
+    oss = load_model("openai/gpt-oss-20b")
+    assert gathered_bytes(make_setting(model_sums(oss), plan), saving_of(plan, oss.total_parameters)) == 0
 
 
 def test_a_checkpoint_on_disk() -> None:
     """Axolotl's gpt-oss-120b example: up to 720 GB each, bf16 weights and AdamW states in bf16."""
     model = load_model("openai/gpt-oss-120b")
-    size = estimate_memory(model, full(gpus_per_node=8, fsdp=True, zero_stage=3), cluster()).checkpoint_gib
+    plan = full(gpus_per_node=8, fsdp=True, zero_stage=3)
+    size = estimate_memory(model, plan, cluster(), framework="axolotl").checkpoint_gib
     assert size * GIB / 1e9 == pytest.approx(720, rel=0.05)
     adapters = estimate_memory(m.QWEN3_8B, lora(), cluster(1)).checkpoint_gib
     assert adapters * GIB == pytest.approx(43_646_976 * 12)

@@ -316,7 +316,8 @@ def test_offload_moves_states_to_the_host() -> None:
     a, b, c, d = (estimate_memory(m.QWEN25_72B, p, cluster()) for p in (here, there, everything, disk))
     assert a.terms["optimizer"] > 0 == b.terms["optimizer"]
     assert c.terms["weights"] == 0
-    assert b.host_gib == pytest.approx(3 * 8 + 16 * 72.706e9 / GIB, rel=0.01)
+    # Rank 0 gathers 16-bit weights to save them, beside what is offloaded.
+    assert b.host_gib == pytest.approx(3 * 8 + (16 + 2) * 72.706e9 / GIB, rel=0.01)
     assert c.host_gib > b.host_gib > d.host_gib
     assert d.nvme_gib > 1000
 
