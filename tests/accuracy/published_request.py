@@ -198,7 +198,7 @@ def request_of(row: Row) -> dict[str, Any]:
         "packing": not row["seq_note"].startswith(("max", "padded", "alpaca", "Alpaca", "data")),
         "optimizer": OPTIMIZERS.get(row["optimizer"], "adamw"),
     }
-    if "aLore" in row["optimizer"] or "APOLLO" in row["optimizer"] or "4bit" in row["optimizer"]:
+    if any(word in row["optimizer"] for word in ("aLore", "APOLLO", "4bit", "bf16 moments")):
         raise Unsayable(f"optimizer {row['optimizer']}")
     if framework := FRAMEWORKS.get(row["framework"]):
         found["framework"] = framework

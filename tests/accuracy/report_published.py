@@ -94,7 +94,9 @@ CORRECTIONS = """Corrected in the collection, from the documents themselves:
 - Llama-3.1-8B LoRA, Llama-3.1-70B LoRA and Llama-3.1-8B QLoRA of torchtune: the README has printed these figures since
   30b8519e8 (2024-09-24). At that commit recipes/configs/llama3_1/8B_lora_single_device.yaml adapts q and v,
   70B_lora.yaml q, k and v, 8B_qlora_single_device.yaml q, v, k, o and the MLP; the collection had the targets of a
-  configuration more than a year younger (q, v, o and the MLP)."""
+  configuration more than a year younger (q, v, o and the MLP).
+- Qwen3-14B of ms-swift's examples/megatron/fp8/benchmark.sh: the script holds both moments of Adam in bf16
+  (`--exp_avg_dtype bf16 --exp_avg_sq_dtype bf16`), which no plan here says; the collection had AdamW."""
 
 LOOSE = """Headers of ms-swift's scripts state one figure for several variants, were written over two years of versions,
 and are rounded to 1 to 10 GiB; a figure of 24 or 80 may be the card's size; scripts with `device_map` split one model
