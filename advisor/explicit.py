@@ -113,6 +113,10 @@ def _contradictions(plan: Plan, request: Request, pins: Mapping[str, Any]) -> No
         raise InputError("rollout_placement", f"{request.rollout_placement} needs --rollout-gpus N here")
     if request.lora_rank and not plan.uses_adapter:
         raise InputError("lora_rank", f"{request.lora_rank} given, but {plan.tuning} tuning has no adapters")
+    if request.optimizer_rank and not plan.low_rank_optimizer:
+        raise InputError(
+            "optimizer_rank", f"{request.optimizer_rank} given, but {plan.optimizer} projects no gradients"
+        )
 
 
 def _split(plan: Plan, resolved: Resolved, pins: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,8 @@ def resolved(**answers: Any) -> Resolved:
             "answers generated on GPUs of their own, one step ahead",
         ),
         ({"tuning": "full"}, "optimizer", "8-bit AdamW states"),
+        ({"tuning": "full"}, "low-rank", "GaLore: moments of projected gradients"),
+        ({"tuning": "full"}, "low-rank", "GaLore layer by layer"),
         ({"seq_len": 8192}, "length", "sequences of 4096 tokens"),
         ({"method": "grpo", "response_len": 8192}, "length", "answers of 2048 tokens"),
         ({"gpus_per_node": 8}, "host", "2048 GiB of host memory a node"),
@@ -177,6 +179,27 @@ def test_the_fewest_gpus_that_do_are_named(answers: dict[str, Any]) -> None:
 )
 def test_working_ahead_is_no_lever_where_it_is_settled(answers: dict[str, Any]) -> None:
     assert not [change for change in changes(resolved(**answers)) if change.kind == "placement"]
+
+
+def test_projected_gradients_keep_full_tuning_where_states_do_not_fit() -> None:
+    card = {
+        "model": "Qwen/Qwen3-8B",
+        "method": "sft",
+        "tuning": "full",
+        "seq_len": 512,
+        "cpu_memory_gib": 32.0,
+    }
+    one, layers = (ask(**card, gpu=gpu).alternatives[0] for gpu in ("l40s", "a100-sxm-40"))
+    assert one.change.startswith("GaLore: moments of projected gradients")
+    assert layers.change.startswith("GaLore layer by layer")
+    again = ask(**one.request)
+    assert again.best is not None
+    assert again.best.plan.optimizer == "galore_adamw"
+
+
+def test_several_gpus_are_not_stepped_layer_by_layer() -> None:
+    ladder = changes(resolved(tuning="full", gpus_per_node=2))
+    assert not any("layer by layer" in change.text for change in ladder)
 
 
 def test_auto_is_no_pin() -> None:

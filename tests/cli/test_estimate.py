@@ -74,6 +74,10 @@ def test_a_plan_that_does_not_fit_is_no_error(run: Advisor) -> None:
             {"lora_rank": 64, "lora_targets": ["attention"]},
         ),
         (("--optimizer", "paged_adamw_8bit", "--precision", "bf16-pure"), {"optimizer": "paged_adamw_8bit"}),
+        (
+            ("--optimizer", "galore_adamw", "--optimizer-rank", "64"),
+            {"optimizer": "galore_adamw", "optimizer_rank": 64, "tuning": "full"},
+        ),
         (("--global-batch-size", "32", "--micro-batch-size", "4"), {"gradient_accumulation_steps": 8}),
         (("--no-gradient-checkpointing",), {"gradient_checkpointing": False}),
         (
@@ -166,6 +170,12 @@ def test_hours_need_samples(run: Advisor) -> None:
         ("--backend hf --recompute full", "recompute: is Megatron's"),
         ("--tuning full --quantization 4bit", "quantization: 4bit stores a frozen base"),
         ("--tuning full --lora-rank 8", "lora_rank: 8 given, but full tuning has no adapters"),
+        ("--optimizer-rank 8", "optimizer_rank: 8 given, but adamw projects no gradients"),
+        ("--tuning lora --optimizer galore_adamw", "optimizer: galore_adamw projects the gradients of full tuning"),
+        (
+            "--optimizer apollo_adamw_layerwise --global-batch-size 4",
+            "gradient_accumulation_steps: apollo_adamw_layerwise steps at every backward, so 4 of them",
+        ),
         ("--global-batch-size 7 --micro-batch-size 2", "global_batch_size: 7 does not split into passes"),
         ("--global-batch-size 8 --gradient-accumulation-steps 3", "global_batch_size: 8 is not micro batch 1 x"),
     ],

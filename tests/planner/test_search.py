@@ -404,3 +404,17 @@ def test_gpus_that_hold_no_engine_are_named_as_the_cause() -> None:
     assert found.best is None
     assert [reason.rule for reason in found.refusals] == [NO_ENGINE]
     assert "1250 GiB over 16 GPUs are 78.1 GiB" in found.refusals[0].because
+
+
+def test_a_layerwise_optimizer_steps_at_every_micro_batch() -> None:
+    asked = {
+        "model": "Qwen/Qwen3-0.6B",
+        "gpu": "h100",
+        "method": "sft",
+        "optimizer": "galore_adamw_layerwise",
+    }
+    resolved = resolve(parse_request({**asked, "global_batch_size": 16}))
+    found = Searcher(resolved).search(load_framework("trl")).best
+    assert found is not None
+    assert found.plan.tuning == "full"
+    assert found.plan.gradient_accumulation_steps == 1

@@ -52,3 +52,10 @@ def test_the_search_and_the_estimate_start_from_the_same_plan(answers: dict[str,
 )
 def test_tunings(answers: dict[str, Any], expected: tuple[tuple[str, str], ...]) -> None:
     assert tunings(parse_request({"method": "sft", **answers})) == expected
+
+
+def test_projected_gradients_mean_full_tuning() -> None:
+    asked = parse_request(
+        {"model": "Qwen/Qwen3-8B", "gpu": "h100", "method": "sft", "optimizer": "galore_adamw"}
+    )
+    assert tunings(asked) == (("full", "none"),)
