@@ -452,3 +452,19 @@ def test_files_name_what_run_sh_needs() -> None:
 def test_fractions_of_an_epoch_are_refused() -> None:
     with pytest.raises(CannotExpress):
         rendered(NAME, plan_for(NAME, epochs=1.5))
+
+
+@pytest.mark.parametrize("context", [1, 2])
+@pytest.mark.parametrize("backend", [{}, MEGATRON])
+def test_every_pass_is_as_long_as_the_estimate_takes_it(context: int, backend: dict[str, Any]) -> None:
+    """Log-probabilities follow the actor's cap (config/rollout/rollout.yaml:117); the critic's are its own."""
+    plan = plan_for(NAME, **{**RL, **backend, "method": "ppo", "tuning": "full", "context_parallel": context,
+                             "micro_batch_size": 3})  # fmt: skip
+    keys = written(NAME, plan)
+    caps = {key: value for key, value in keys.items() if "max_token_len" in key}
+    assert caps.keys() == {
+        f"{ACTOR}.ppo_max_token_len_per_gpu",
+        "critic.ppo_max_token_len_per_gpu",
+        "critic.ppo_infer_max_token_len_per_gpu",
+    }
+    assert {value * context for value in caps.values()} == {plan.micro_batch_size * plan.seq_len}

@@ -11,7 +11,7 @@ from advisor.frameworks.table import (
 )
 
 ADDED = re.compile(
-    r"override_(transformer|optimizer)_config\.|\.target_parameters$|\.mixed_precision$|^reward\.reward_kwargs\."
+    r"override_(transformer|optimizer)_config\.|\.target_parameters$|\.mixed_precision$|^reward\.reward_kwargs\.|^critic\.ppo_infer_"
 )
 """Keys that verl's own configuration does not list: hydra wants `++` before them."""
 LISTED = ("recompute_granularity", "recompute_method", "recompute_num_layers", "attention_backend")

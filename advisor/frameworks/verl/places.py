@@ -136,8 +136,13 @@ def critic(
     group: str,
     when: When = always,
     why: str = "the critic does as the actor",
+    since: str = "",
 ) -> Row:
     """A key of PPO's critic."""
     return Derived(
-        f"critic.{key}", lambda p, j: compute(p, j) if has_critic(p) and when(p) else ABSENT, why, group=group
+        f"critic.{key}",
+        lambda p, j: compute(p, j) if has_critic(p) and when(p) else ABSENT,
+        why,
+        group=group,
+        since=since,
     )

@@ -386,6 +386,9 @@ BATCH_ROWS: tuple[Row, ...] = (
         BATCH,
     ),
     critic("ppo_max_token_len_per_gpu", _tokens, BATCH),
+    # The trainer hands this one to the critic's passes, training's too, and its default is 32768
+    # (verl==0.9.1:verl/trainer/ppo/v1/trainer_base.py:267, verl/workers/engine_workers.py:355).
+    critic("ppo_infer_max_token_len_per_gpu", _tokens, BATCH, why="what its passes go by", since="0.6.1"),
     Key("gradient_accumulation_steps", "gradient_accumulation_steps", "", document=REPO),
     Key("epochs", "trainer.total_epochs", "passes over the data", codec=EPOCHS, group=BATCH),
 )
