@@ -72,13 +72,18 @@ class Filler:
         self._framework = framework
         self._cluster = self.resolved.cluster.under(framework)
 
-    def _fill(self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
-        """The best way to hold this layout: least recomputation, then the largest micro batch that fits."""
+    def _fill(
+        self, rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any], bar: Candidate | None = None
+    ) -> Candidate | None:
+        """The best way to hold this layout: least recomputation, then the largest micro batch that fits. What is too
+        slow to come before `bar`, a plan that fits, is left out where all that would be tried after it is slower."""
         if self.is_empty(plan, pins):
             return None
         best: Candidate | None = None
+        bounded = bar is not None and plan.backend == "megatron"  # other kernels come last, and are faster
+        limit = slowest(plan, coarse(bar.plan, bar.seconds)) if bar and bounded else None
         for squeeze in squeezes(plan, pins):
-            for candidate in self._squeezed(rules, plan, squeeze, pins):
+            for candidate in self._squeezed(rules, plan, squeeze, pins, limit):
                 if best is None or order(candidate) < order(best):
                     best = candidate
                 if best.memory.fits == "fits":
@@ -97,7 +102,12 @@ class Filler:
         return list(self.sizes(shaped, pins)) if shaped else ()
 
     def _squeezed(
-        self, rules: FrameworkRules, plan: Plan, squeeze: list[dict[str, Any]], pins: Mapping[str, Any]
+        self,
+        rules: FrameworkRules,
+        plan: Plan,
+        squeeze: list[dict[str, Any]],
+        pins: Mapping[str, Any],
+        limit: float | None,
     ) -> Iterator[Candidate]:
         """The best micro batch of each way; of ways that all hold too much only the one that holds least."""
         smallest = self._settle(rules, changed(plan, squeeze[-1]), pins) if len(squeeze) > 1 else None
@@ -108,7 +118,7 @@ class Filler:
                 return
         for changes in squeeze:
             shaped = self._settle(rules, changed(plan, changes), pins)
-            candidate = self._largest_micro_batch(shaped, pins) if shaped is not None else None
+            candidate = self._largest_micro_batch(shaped, pins, limit) if shaped is not None else None
             if candidate is not None:
                 yield candidate
 
@@ -126,9 +136,15 @@ class Filler:
             if name not in PLANNED and name not in pins and getattr(plan, name) != value
         }
 
-    def _largest_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
+    def _largest_micro_batch(
+        self, plan: Plan, pins: Mapping[str, Any], limit: float | None
+    ) -> Candidate | None:
         best: Candidate | None = None
-        for candidate in self._by_micro_batch(plan, pins):
+        for tried in self.sizes(plan, pins):
+            # The smallest tells whether this way holds at all: what is slower with more recomputed comes after it.
+            if limit is not None and best is not None and self._least(tried) > limit:
+                continue
+            candidate = self._estimate(tried)
             if best is None or order(candidate) < order(best):
                 best = candidate
             if candidate.memory.fits == "no":
@@ -136,10 +152,15 @@ class Filler:
         return best
 
     def _first_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
-        return next(self._by_micro_batch(plan, pins), None)
+        return next(map(self._estimate, self.sizes(plan, pins)), None)
 
-    def _by_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Candidate]:
-        return map(self._estimate, self.sizes(plan, pins))
+    def _least(self, plan: Plan) -> float:
+        """Seconds of training and, of a plan that generates, of what stands beside it, for a sequence: no more than the
+        plan takes."""
+        training = self.training_seconds(plan)
+        between = self.between_seconds(plan, plan) if plan.online else 0.0
+        ahead = plan.rollout_placement == "separate-async"
+        return (max(training, between) if ahead else training + between) / plan.global_batch_size
 
     def sizes(self, plan: Plan, pins: Mapping[str, Any]) -> Iterator[Plan]:
         """The plan at each legal micro batch, smallest first."""

@@ -24,7 +24,7 @@ from advisor.planner.space import (
     with_copies,
 )
 from advisor.planner.start import on_host
-from advisor.resolve import APART
+from advisor.resolve import APART, Resolved
 from advisor.rules import (
     FrameworkRules,
     Reason,
@@ -76,6 +76,11 @@ class _Bar:
 class Searcher(Filler):
     """Searches all frameworks for one request."""
 
+    def __init__(self, resolved: Resolved) -> None:
+        super().__init__(resolved)
+        self._led: set[tuple[Any, ...]] = set()
+        """Layouts of the best plans so far."""
+
     def search(self, rules: FrameworkRules) -> Found:
         """The best plan of one framework, trying the tunings in order."""
         self._look_at(rules.framework)
@@ -85,6 +90,7 @@ class Searcher(Filler):
         for skeleton in self._skeletons(rules):
             found = placed(self, self.planned, rules, skeleton)
             if found.best:
+                self._led.add(_layout(found.best.plan))
                 return Found(found.best, (), self.examined - before, placement=found.why)
             refusals += found.refusals
             near = found.closest
@@ -191,7 +197,11 @@ class Searcher(Filler):
             open_cell = True
             fastest = float("inf")
             parks = plan.online and _open(rules, "rollout_offload", plan)
-            for ways in self._ways(rules, plan, skeleton.pins):
+            # What was best for another framework is tried first: the rest then has a plan to come before.
+            hopeful = sorted(
+                self._ways(rules, plan, skeleton.pins), key=lambda ways: _layout(ways[0]) not in self._led
+            )
+            for ways in hopeful:
                 candidate = self._best_way(rules, ways, skeleton.pins, parks, fastest, bar.known)
                 if ways[0].pipeline_parallel > 1:
                     staged.append(Staged(ways, parks, candidate))
@@ -260,7 +270,7 @@ class Searcher(Filler):
                 )
                 if not unfilled.could_pass(layout, bar):
                     continue
-            candidate = self._fill(rules, layout, pins)
+            candidate = self._fill(rules, layout, pins, bar)
             if candidate is None:
                 return None
             tried.append(candidate)
@@ -268,7 +278,7 @@ class Searcher(Filler):
             if not _generation_is_worst(candidate) or tried[0].seconds > RECOMPUTE_MOST * fastest:
                 break
             if parks and len(tried) == 1:
-                parked = self._fill(rules, changed(layout, {"rollout_offload": True}), pins)
+                parked = self._fill(rules, changed(layout, {"rollout_offload": True}), pins, bar)
                 tried += [parked] if parked else []
                 if parked is None or parked.memory.fits == "no":
                     break  # training itself does not fit
@@ -347,6 +357,12 @@ def _agrees(shape: Mapping[str, Any], pins: Mapping[str, Any]) -> bool:
 _kind = attrgetter(
     "backend", "rollout_engine", "zero_stage", "fsdp", "fsdp_replicas", "offload", "liger", "recompute"
 )
+
+
+_layout = attrgetter(
+    "backend", "zero_stage", "fsdp", "fsdp_replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel",
+    "expert_tensor_parallel", "context_parallel",
+)  # fmt: skip
 
 
 def _keyless(rules: FrameworkRules, plan: Plan, pins: Mapping[str, Any]) -> list[Reason]:
