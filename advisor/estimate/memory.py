@@ -25,7 +25,7 @@ STREAMED = ("loss", "backward")
 """Moments whose buffers are gathered weights and reduced gradients; the step's are the optimizer's own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Stage:
     """One pipeline stage: its worst moment, what it holds, and its range over all moments."""
 
@@ -35,7 +35,7 @@ class _Stage:
     most_buffers: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TrainingMemory:
     """The moments of a training step, which do not depend on how a plan generates between steps."""
 

@@ -35,7 +35,7 @@ class Margins:
     above: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Range:
     """GiB of one moment."""
 

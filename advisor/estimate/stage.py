@@ -36,9 +36,10 @@ def sequences_per_row(plan: Plan) -> int:
     return 2 if plan.method in PAIRED_METHODS and not plan.packing else 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Setting:
-    """Everything about a plan and a model that all pipeline stages share."""
+    """Everything about a plan and a model that all pipeline stages share. Not frozen, like other records that a search
+    makes by the thousand: a frozen one takes several times as long to make."""
 
     sums: ModelSums
     """What GPUs hold and compute."""
@@ -155,7 +156,7 @@ def make_setting(whole: ModelSums, plan: Plan, software: Software = TODAY) -> Se
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LayerSizes:
     """Bytes of one layer on the rank: what it keeps for backward, and all of it that is alive at the worst points of
     its forward, of its MLP's backward, and from the MLP's last gradients on."""

@@ -16,7 +16,7 @@ from advisor.facts.software import Software
 from advisor.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Passes:
     """Forward-equivalents of one kind of work per trained token."""
 
@@ -55,7 +55,7 @@ def extra_forwards(plan: Plan) -> float:
     return extra
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forward:
     """Seconds of one forward on one rank: of an average layer, and of the output head."""
 

@@ -112,7 +112,10 @@ class Filler:
         """The best micro batch of each way; of ways that all hold too much only the one that holds least."""
         smallest = self._settle(rules, changed(plan, squeeze[-1]), pins) if len(squeeze) > 1 else None
         if smallest is not None:
-            least = self._first_micro_batch(smallest, pins)
+            first = next(self.sizes(smallest, pins), None)
+            if limit is not None and first is not None and not self.could_fill(first):
+                return
+            least = self._estimate(first) if first is not None else None
             if least is not None and least.memory.fits == "no":
                 yield least
                 return
@@ -144,15 +147,14 @@ class Filler:
             # The smallest tells whether this way holds at all: what is slower with more recomputed comes after it.
             if limit is not None and best is not None and self._least(tried) > limit:
                 continue
+            if limit is not None and not self.could_fill(tried):
+                break
             candidate = self._estimate(tried)
             if best is None or order(candidate) < order(best):
                 best = candidate
             if candidate.memory.fits == "no":
                 break
         return best
-
-    def _first_micro_batch(self, plan: Plan, pins: Mapping[str, Any]) -> Candidate | None:
-        return next(map(self._estimate, self.sizes(plan, pins)), None)
 
     def _least(self, plan: Plan) -> float:
         """Seconds of training and, of a plan that generates, of what stands beside it, for a sequence: no more than the

@@ -10,7 +10,7 @@ ones that promise most, for a step that divides the training of the best plan ov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,9 +149,13 @@ def splits(
     found: list[Split] = []
     refusals: dict[str, Reason] = {}
     apart = plan
+    group = {"micro_batch_size": max(plan.generations, 1)}  # whole groups, however many ranks train
+    known = {
+        reason.rule for reason in _said(filler, rules, changed(plan, {**group, "rollout_engine": "vllm"}))
+    }
     for generating in counts(cluster):
-        apart = changed(plan, divided(cluster, generating, way))
-        engines, refused = _engines(filler, rules, plan, apart)
+        apart = changed(plan, {**group, **divided(cluster, generating, way)})
+        engines, refused = _engines(filler, rules, apart, known)
         for reason in refused:
             refusals.setdefault(reason.rule, reason)
         if engines:
@@ -179,21 +183,18 @@ def counts(cluster: ClusterFacts) -> list[int]:
 
 
 def _engines(
-    filler: Filler, rules: FrameworkRules, plan: Plan, apart: Plan
+    filler: Filler, rules: FrameworkRules, apart: Plan, known: Set[str]
 ) -> tuple[list[Plan], list[Reason]]:
-    """(the plan with each engine that the pool could hold and the framework start, what speaks against the others and
-    not against an engine on the GPUs that train)."""
+    """(the plan with each engine that the pool could hold and the framework start, what speaks against the others);
+    `known`: rules that speak against an engine on the GPUs that train too."""
     cluster, model = filler.resolved.cluster, filler.model
     room = apart.generating_gpus * cluster.gpu_memory_gib * POOL_SHARE * 2**30
     if room < LEAST_CACHE * 2.0 * model.total_parameters:
         return [], []
-    group = {"micro_batch_size": max(plan.generations, 1)}  # whole groups, however many ranks train
-    here = changed(plan, {**group, "rollout_engine": "vllm"})
-    known = {reason.rule for reason in _said(filler, rules, here)}
     found: list[Plan] = []
     refused: list[Reason] = []
     for setting in pool_engines(apart, model, cluster.gpu_memory_gib, spreads(rules, apart, model)):
-        engine = changed(apart, {**group, **setting})
+        engine = changed(apart, setting)
         more = [reason for reason in _said(filler, rules, engine) if reason.rule not in known]
         refused += more
         if not more:
