@@ -21,8 +21,8 @@ from advisor.resolve import Resolved
 PLAN_PINS = ("zero", "fsdp", "fsdp_replicas", "offload", "tensor_parallel", "pipeline_parallel", "pipeline_first_layers",
              "pipeline_last_layers", "virtual_pipeline_parallel", "expert_parallel", "expert_tensor_parallel",
              "context_parallel", "micro_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "recompute",
-             "backend", "liger", "compile", "attention", "packing", "loss", "param_dtype", "master_weights",
-             "rollout_gpus", "rollout_placement")  # fmt: skip
+             "activation_offload", "backend", "liger", "compile", "attention", "packing", "loss", "param_dtype",
+             "master_weights", "rollout_gpus", "rollout_placement")  # fmt: skip
 TUNING_LADDER = {"full": ("lora", "qlora"), "freeze": ("lora", "qlora"), "auto": ("qlora",), "dora": ("lora", "qlora"),
                  "lora": ("qlora",)}  # fmt: skip
 MORE_GPUS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)

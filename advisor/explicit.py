@@ -111,6 +111,10 @@ def _contradictions(plan: Plan, request: Request, pins: Mapping[str, Any]) -> No
         raise InputError("zero", f"{stage} contradicts --fsdp, which shards weights too, as stage 3 does")
     if request.rollout_placement in APART and not plan.rollout_gpus:
         raise InputError("rollout_placement", f"{request.rollout_placement} needs --rollout-gpus N here")
+    if pins.get("activation_offload") and not plan.gradient_checkpointing:
+        raise InputError(
+            "activation_offload", "contradicts --no-gradient-checkpointing: what it moves is not kept"
+        )
     if request.lora_rank and not plan.uses_adapter:
         raise InputError("lora_rank", f"{request.lora_rank} given, but {plan.tuning} tuning has no adapters")
     if request.optimizer_rank and not plan.low_rank_optimizer:

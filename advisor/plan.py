@@ -153,6 +153,9 @@ class Plan:
     """Whether layer activations are recomputed in backward instead of kept."""
     recompute: str = "none"
     """Megatron's own checkpointing: `none`, `selective` (attention core), `full`."""
+    activation_offload: bool = False
+    """Whether the layer inputs that gradient checkpointing keeps for backward rest in host memory until backward comes
+    to them. Default false."""
 
     attention: str = "sdpa"
     """Attention kernel: `flash` (FlashAttention-2), `sdpa` (PyTorch), `eager` (S^2 memory)."""
@@ -352,6 +355,8 @@ def _meaningless(plan: Plan) -> dict[str, Any]:
         reset += ("quantize_experts", "fp32_leftovers")
     if not megatron:
         reset.append("recompute")
+    if not plan.gradient_checkpointing:
+        reset.append("activation_offload")
     if megatron or not plan.fsdp:
         reset.append("fsdp_replicas")
     changes = {name: getattr(_DEFAULT, name) for name in reset}

@@ -147,6 +147,7 @@ class Request(BaseModel):
     context_parallel: int | None = _ask("plan", "Context parallel degree", ge=1)
     gradient_checkpointing: bool | None = _ask("plan", "Recompute activations in backward")
     recompute: Literal["none", "selective", "full"] | None = _ask("plan", "Megatron's recomputation")
+    activation_offload: bool | None = _ask("plan", "Checkpointed layer inputs wait in host memory")
     backend: Literal["hf", "megatron"] | None = _ask("plan", "Training engine")
     attention: Literal["flash", "sdpa", "eager"] | None = _ask("plan", "Attention kernel")
     liger: bool | None = _ask("plan", "Liger kernels")
@@ -178,6 +179,7 @@ PINS = {
     "context_parallel": "context_parallel",
     "gradient_checkpointing": "gradient_checkpointing",
     "recompute": "recompute",
+    "activation_offload": "activation_offload",
     "backend": "backend",
     "attention": "attention",
     "liger": "liger",

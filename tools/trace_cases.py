@@ -67,6 +67,7 @@ HYBRID = {"fsdp_replicas": 2}
 KEEP = {"gradient_checkpointing": False}
 FP32 = {"precision": "bf16", "param_dtype": "fp32"}
 PURE = {"precision": "bf16-pure", "param_dtype": "bf16"}
+AWAY = {"activation_offload": True}
 COMPILED, CHUNKED = {"compile": True}, {"loss": "chunked"}
 SDPA, EAGER, FUSED = {"attention": "sdpa"}, {"attention": "eager"}, {"loss": "fused"}
 
@@ -140,6 +141,13 @@ PLANS: dict[str, dict[str, Any]] = {
     "apollo-layerwise-1x2048": FULL | LAYERWISE_APOLLO | _size(1, 2048),
     "galore-layerwise-fp32-1x1024": FULL | LAYERWISE_GALORE | FP32 | _size(1, 1024),
     "apollo-layerwise-fp32-1x512": FULL | LAYERWISE_APOLLO | FP32 | _size(1, 512),
+    "away-full-fused-1x16384": FULL | AWAY | FUSED | _size(1, 16384),
+    "away-lora-fused-1x8192": LORA | AWAY | FUSED | _size(1, 8192),
+    "away-lora-fused-2x12288": LORA | AWAY | FUSED | _size(2, 12288),
+    "away-lora-fused-1x24576": LORA | AWAY | FUSED | _size(1, 24576),
+    "away-lora-fused-1x32768": LORA | AWAY | FUSED | _size(1, 32768),
+    "away-qlora-fused-1x20480": QLORA | AWAY | FUSED | _size(1, 20480),
+    "away-lora-1x8192": LORA | AWAY | _size(1, 8192),
 }  # fmt: skip
 """What the plan says in a case id -> fields that differ from Plan's defaults."""
 
@@ -222,6 +230,29 @@ COMPILED_CASES: dict[str, tuple[str, ...]] = {
 """torch.compile over the layers. Its formulas were worked on with other lengths in sight, of Llama, Qwen2.5-14B,
 Qwen3-8B, Gemma, Phi-4, Qwen3-30B-A3B and DeepSeek-V2-Lite; the others had not been traced before the formulas stood."""
 
+AWAY_CASES: dict[str, tuple[str, ...]] = {
+    "qwen3-0.6b": (
+        "away-full-fused-1x16384",
+        "away-lora-fused-2x12288",
+        "away-lora-1x8192",
+        "away-lora-fused-1x32768",
+    ),
+    "llama-3.1-8b": ("away-lora-fused-1x8192", "away-lora-fused-1x32768"),
+    "qwen3-8b-5l": ("away-lora-fused-1x32768", "away-qlora-fused-1x20480", "away-full-fused-1x16384"),
+    "qwen3-30b-a3b-4l": ("away-lora-fused-1x8192", "away-lora-fused-1x32768", "away-qlora-fused-1x20480"),
+    "mixtral-8x7b-3l": ("away-lora-fused-2x12288",),
+}
+"""Layer inputs on the host: looked at when they showed that two more hidden states are alive, so they count as `fit`."""
+AWAY_FRESH: dict[str, tuple[str, ...]] = {
+    "llama-3.2-1b-8l": ("away-lora-fused-1x24576", "away-full-fused-1x16384"),
+    "mistral-7b-5l": ("away-qlora-fused-1x20480", "away-lora-fused-1x24576"),
+    "qwen2.5-14b-4l": ("away-full-fused-1x16384", "away-lora-fused-1x8192"),
+    "phi-4-4l": ("away-lora-fused-1x32768",),
+    "glm-4.5-air-3l": ("away-lora-fused-1x24576",),
+    "deepseek-v2-lite-4l": ("away-lora-fused-1x32768", "away-full-fused-1x16384"),
+}
+"""Held out whatever their hash, and traced when the formula stood."""
+
 CHUNKED_CASES = ("qwen3-0.6b", "llama-3.2-1b-8l", "llama-3.1-8b-6l", "qwen3-8b-5l", "qwen3-30b-a3b-4l")
 
 _LOW_RANK = (
@@ -301,8 +332,10 @@ class Case:
 
     @property
     def split(self) -> str:
-        if self.plan_name in FRESH.get(self.model, ()):
+        if self.plan_name in (*FRESH.get(self.model, ()), *AWAY_FRESH.get(self.model, ())):
             return "held-out"
+        if self.plan_name in AWAY_CASES.get(self.model, ()):
+            return "fit"
         odd = hashlib.sha256(self.id.encode()).digest()[0] % 2
         return "fit" if odd or self.id in LOOKED_AT else "held-out"
 
@@ -320,7 +353,7 @@ def cases() -> list[Case]:
     found: list[Case] = []
     for name in MODELS:
         plans = (*ONLY.get(name, (*EVERY_MODEL, *EXTRA.get(name, ()))), *FRESH.get(name, ()))
-        plans += COMPILED_CASES.get(name, ())
+        plans += (*COMPILED_CASES.get(name, ()), *AWAY_CASES.get(name, ()), *AWAY_FRESH.get(name, ()))
         plans += ("chunked-full-1x6144", "chunked-lora-keep-2x1536") if name in CHUNKED_CASES else ()
         plans += (*_LOW_RANK, *_LAYERWISE) if name in LOW_RANK_CASES else ()
         found += [Case(name, plan) for plan in plans]

@@ -70,6 +70,7 @@ def node_needs(s: Setting, p: StageParts, way: Saving) -> NodeNeeds:
     disk = 0.0
     if plan.offload == "nvme":
         disk, moved = moved, moved * NVME_HOST_SHARE
+    moved += p.inputs_away * local / GIB
     parts = {
         "processes": PROCESS_GIB * local,
         "resting": resident / GIB,

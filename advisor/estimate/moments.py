@@ -278,6 +278,10 @@ def _backward(
     cast = work.backward + (layer_cast if s.checkpointing else p.autocast)
     late = gradients if early else max(0.0, gradients - s.states.gradient * _late_elements(s, p))
     others = p.kept if s.checkpointing else max(p.kept - layer.kept, 0.0)
+    if (
+        plan.activation_offload
+    ):  # a function that runs a layer again holds what the layer puts out until it is done
+        others += p.kept_each
     second = max(others - p.kept_each, 0.0)
     held = work.held * max(0.0, p.trainable - _late_elements(s, p))
     found = [(start, p.kept + p.head_norm_backward, work.head + p.autocast)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil, log2
 
 from advisor.estimate.activations import Kernels, LayerBytes, layer_bytes, norm_backward_bytes, norm_bytes
 from advisor.estimate.host_experts import on_gpus
@@ -28,6 +29,10 @@ PAIRED_METHODS = ("dpo", "ipo", "kto", "orpo", "simpo", "cpo", "rm")
 
 STATES_AWAY = ("optimizer", "all", "nvme")
 """Offloads that take optimizer states off the GPU."""
+INPUT_BUFFERS = 2
+"""Of layer inputs that wait on the host, those that copies go through, in 16 bit whatever the input
+(unsloth_zoo==2026.10.9, gradient_checkpointing.py:1403, :1472, :1488). Other libraries keep none (copies that compute
+waits for) to five (a stash of copies under way)."""
 
 
 def sequences_per_row(plan: Plan) -> int:
@@ -184,6 +189,8 @@ class StageParts:
     """Activations kept by all layers at the end of forward, of all micro batches in flight."""
     kept_each: float
     """A layer's share of it."""
+    inputs_away: float
+    """Layer inputs that wait in host memory."""
     layer: LayerSizes
     """The largest layer: recomputed under checkpointing, a part of `kept` without."""
     head_norm: float
@@ -287,11 +294,14 @@ def _autocast(s: Setting, trained: float, last: bool) -> float:
 
 def _activations(
     s: Setting, start: int, count: int, dense: int, in_flight: float
-) -> tuple[float, LayerSizes]:
-    """(kept by all layers in flight, the largest layer) in bytes of the rank.
+) -> tuple[float, float, float, LayerSizes]:
+    """(kept by all layers in flight, a layer's share of it, layer inputs on the host, the largest layer) in bytes of
+    the rank.
 
     Checkpointing keeps one hidden state per layer (2 T h, 4 T h where the residual stream is fp32); `freeze`
-    keeps nothing below the first trained layer.
+    keeps nothing below the first trained layer. All but the last layer's input, which backward takes first, can wait on
+    the host; under adapters the first layer's is here all the same: what the frozen embedding puts out is made a leaf
+    of the graph (transformers: enable_input_require_grads), which autograd holds.
     """
     dense_one, moe_one = _one_layer(s, s.dense_layer), _one_layer(s, s.moe_layer)
     kept = dense * dense_one.kept + (count - dense) * moe_one.kept
@@ -302,9 +312,23 @@ def _activations(
         live = min(count, max(0, start + count - (s.sums.layers - s.plan.freeze_trainable_layers)))
     if s.checkpointing:
         width = 4.0 if s.upcast or s.kernels.fp32_stream else 2.0 * s.kernels.wide
+        each = width * s.sums.hidden * s.tokens / s.whole_div
         stays = s.moe_layer.stays * (count - dense) * s.tokens / s.whole_div
-        return live * width * s.sums.hidden * s.tokens / s.whole_div * in_flight + stays, one
-    return kept * live / max(count, 1) * in_flight, one
+        if s.plan.activation_offload:
+            moved = 2.0 * s.sums.hidden * s.tokens / s.whole_div
+            whole = min(live, 2 if s.plan.uses_adapter else 1)
+            here = whole * each + min(live - whole, INPUT_BUFFERS) * moved
+            return here + stays, each, max(live - 1, 0) * pinned_bytes(moved), one
+        kept = live * each * in_flight + stays
+        return kept, kept / max(count, 1), 0.0, one
+    kept = kept * live / max(count, 1) * in_flight
+    return kept, kept / max(count, 1), 0.0, one
+
+
+def pinned_bytes(size: float) -> float:
+    """What PyTorch pins for a tensor: its size rounded up to a power of two (torch==2.13.0,
+    aten/src/ATen/core/CachingHostAllocator.h: PowerOf2Ceil)."""
+    return 2.0 ** ceil(log2(size)) if size else 0.0
 
 
 def _layer_elements(s: Setting, count: int, dense: int) -> float:
@@ -350,7 +374,7 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
     other = _layer_elements(s, dense, dense) if alike < count else 0.0
     attention = s.sums.attention_per_layer / plan.tensor_parallel
     down = s.sums.mlp_per_layer / 3 / plan.tensor_parallel if dense == count else 0.0
-    kept, one = _activations(s, start, count, dense, in_flight)
+    kept, kept_each, inputs_away, one = _activations(s, start, count, dense, in_flight)
     return StageParts(
         weights=weights,
         base_weights=2.0 * (dense_el / cut.weight + experts / cut.expert_weight),
@@ -359,7 +383,8 @@ def stage_parts(s: Setting, start: int, count: int, first: bool, last: bool, in_
         step=moments * states.step,
         autocast=_autocast(s, train_dense + train_experts, last),
         kept=kept,
-        kept_each=kept / max(count, 1),
+        kept_each=kept_each,
+        inputs_away=inputs_away,
         layer=one,
         head_norm=norm_bytes(s.sums, s.sums.hidden, s.kernels) * s.loss_tokens / s.whole_div if last else 0.0,
         head_norm_backward=norm_backward_bytes(s.sums, s.kernels) * s.loss_tokens / s.whole_div

@@ -14,7 +14,13 @@ from advisor.estimate.host_experts import experts_away, host_expert_seconds, on_
 from advisor.estimate.model_sums import ModelSums, model_sums
 from advisor.estimate.speed import Rates, rates
 from advisor.estimate.stage import sequences_per_row
-from advisor.estimate.traffic import exposed_gathers, gather_seconds, layer_communication, step_parts
+from advisor.estimate.traffic import (
+    exposed_gathers,
+    gather_seconds,
+    input_copies,
+    layer_communication,
+    step_parts,
+)
 from advisor.estimate.types import TimeEstimate
 from advisor.estimate.work import (
     Forward,
@@ -165,6 +171,7 @@ def _training_time(
     reduction, away, optimizer = step_parts(sums, plan, cluster, r, busy)
     if experts_away(plan):
         away += host_expert_seconds(sums, plan, r, local) * steps
+    away += input_copies(sums, plan, r, local, busy, p.matrix) * steps
     return StepTime(
         compute=trained * busy * steps,
         bubble=bubble,

@@ -107,6 +107,17 @@ def _between_groups(plan: Plan, cluster: ClusterFacts, shard_bytes: float) -> fl
     return moved / link_bytes(cluster, copies, plan.shard_group * plan.tensor_parallel)
 
 
+def input_copies(sums: ModelSums, plan: Plan, r: Rates, tokens: float, busy: float, passes: float) -> float:
+    """Seconds per micro batch that layer inputs take to the host and back beyond the compute they run beside: forward
+    is one of `passes`, recomputation and backward the others. tokens x hidden x 2 bytes a layer each way; fp32 inputs
+    travel in 16 bit. Ignores that copies out of memory that is not pinned run beside nothing."""
+    if not plan.activation_offload:
+        return 0.0
+    copied = 2.0 * tokens * sums.hidden * max(sums.layers - 1, 0) / (r.constants.pcie_gb_s * GIGA)
+    share = busy / max(passes, 1.0)
+    return max(copied - share, 0.0) + max(copied - (busy - share), 0.0)
+
+
 def exposed_gathers(gather: float, compute: float, r: Rates) -> float:
     """What of `gather` seconds shows beside `compute` seconds: a fixed share, and all that compute is too short
     to hide."""

@@ -198,6 +198,15 @@ def compile_row(group: str) -> Row:
     return Choice(("compile",), cases, group=group)
 
 
+def inputs_away_row(group: str, keys: Mapping[str, Any], since: str = "") -> Row:
+    """Layer inputs wait in host memory. Written only when they do."""
+    cases = (
+        Case((True,), keys, "the inputs of checkpointed layers wait in host memory", since=since),
+        Case((False,), dict.fromkeys(keys, ABSENT)),
+    )
+    return Choice(("activation_offload",), cases, group=group)
+
+
 def uses_adapter(plan: Plan) -> bool:
     return plan.uses_adapter
 

@@ -109,6 +109,8 @@ CHANGES: Mapping[str, Change] = {
     "attention": _other("attention", {"flash": "sdpa", "sdpa": "flash", "eager": "sdpa"}),
     "liger": _flipped("liger"),
     "compile": lambda p, m: _flipped("compile")(p, m) if p.backend == "hf" else {},
+    "activation_offload": lambda p, m: _flipped("activation_offload")(p, m)
+        if p.backend == "hf" and p.gradient_checkpointing else {},
     "loss": _other("loss", {"stock": "fused", "chunked": "stock", "fused": "stock"}),
     "rollout_tensor_parallel": lambda p, m: _halved("rollout_tensor_parallel")(p, m)
         if p.rollout_engine == "vllm" else {},

@@ -161,6 +161,14 @@ def _recompute(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     return "activations are recomputed in backward: they would not fit, or leave no room, otherwise"
 
 
+def _inputs(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
+    if not p.gradient_checkpointing:
+        return "nothing is recomputed, so no layer's input is kept for that"
+    if not p.activation_offload:
+        return "the inputs of all layers are kept on the GPU"
+    return f"the inputs of the layers wait in host memory, {m.host_gib:.0f} GiB a node with all else that is there"
+
+
 def _rollout(p: Plan, m: MemoryEstimate, r: Resolved) -> str:
     if p.rollout_engine == "none":
         return f"{p.method} generates nothing"
@@ -323,6 +331,7 @@ FACTS: Mapping[str, Fact] = {
         if p.context_parallel > 1 else f"each GPU sees all {p.seq_len} tokens of its samples",
     "gradient_checkpointing": _recompute,
     "recompute": _recompute,
+    "activation_offload": _inputs,
     "attention": lambda p, m, r: f"{p.attention} on {r.cluster.gpu.name}, {p.seq_len} tokens",
     "liger": lambda p, m, r: "Liger's fused kernels keep fewer intermediate results" if p.liger
         else "stock modules compute the layers",

@@ -213,6 +213,12 @@ def _layerwise_batch(plan: Plan, model: ModelFacts) -> str:
     return f"{plan.optimizer} steps at every backward, so {steps} of them cannot be accumulated"
 
 
+def _inputs_away(plan: Plan, model: ModelFacts) -> str:
+    if not plan.activation_offload or plan.backend == "hf":
+        return ""
+    return "activation_offload is for transformers' checkpointing; Megatron's recomputation keeps its inputs on the GPU"
+
+
 def _rollout(plan: Plan, model: ModelFacts) -> str:
     tp, dp, gpus = plan.rollout_tensor_parallel, plan.rollout_data_parallel, plan.generating_gpus
     if gpus % (tp * dp):
@@ -257,6 +263,10 @@ TABLE = (
         "transformers==5.23.0:transformers/trainer_optimizer.py:165",
     ),
     Legality("planner.compile", "compile", _compiled, "megatron-core==0.16.1:megatron/core/jit.py:21"),
+    Legality(
+        "planner.activation-offload", "activation_offload", _inputs_away,
+        "megatron-core==0.16.1:megatron/core/tensor_parallel/random.py:496",
+    ),
     Legality("planner.world", "tensor_parallel", _world, "megatron-core==0.16.1:megatron/core/parallel_state.py:740"),
     Legality(
         "planner.expert-world", "expert_parallel", _expert_world,

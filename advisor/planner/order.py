@@ -60,6 +60,7 @@ def _complexity(plan: Plan) -> tuple[int, ...]:
         int(plan.fsdp),
         plan.fsdp_replicas,
         int(plan.liger),
+        int(plan.activation_offload),
         plan.gradient_accumulation_steps,
     )
 
@@ -102,6 +103,8 @@ def describe(plan: Plan) -> str:
         parts.append(f"{plan.offload} offload")
     if plan.gradient_checkpointing:
         parts.append("recompute" if plan.recompute == "none" else f"{plan.recompute} recompute")
+    if plan.activation_offload:
+        parts.append("inputs on the host")
     if plan.rollout_gpus:
         parts.append(f"{plan.generating_gpus} of {plan.all_gpus} GPUs generate")
     parts.append(f"{plan.micro_batch_size} x {plan.seq_len}")

@@ -253,7 +253,8 @@ def _pin(pins: Mapping[str, Any], field: str, otherwise: Iterable[Any]) -> Itera
 
 def squeezes(plan: Plan, pins: Mapping[str, Any]) -> Iterator[list[dict[str, Any]]]:
     """Ways to hold fewer activations, fastest first: lists that differ only in how much is recomputed, the
-    last of a list holding the least, that of the last list the least of all."""
+    last of a list holding the least, that of the last list the least of all. Layer inputs that wait on the host come
+    last: of plans that fit without, none is better with it."""
     if plan.backend == "megatron":
         for offload in _pin(pins, "offload", ("none", "optimizer")):
             yield [
@@ -261,8 +262,10 @@ def squeezes(plan: Plan, pins: Mapping[str, Any]) -> Iterator[list[dict[str, Any
                 for recompute in _pin(pins, "recompute", ("none", "selective", "full"))
             ]
         return
-    for liger in _pin(pins, "liger", (False, True)):
-        yield [
-            {"gradient_checkpointing": checkpointing, "liger": liger}
-            for checkpointing in _pin(pins, "gradient_checkpointing", (False, True))
-        ]
+    moved = pins.get("activation_offload")
+    recomputed = tuple(_pin(pins, "gradient_checkpointing", (True,) if moved else (False, True)))
+    kernels = tuple(_pin(pins, "liger", (False, True)))
+    for liger in kernels:
+        yield [{"gradient_checkpointing": checkpointing, "liger": liger} for checkpointing in recomputed]
+    if moved is None and recomputed[-1]:
+        yield [{"gradient_checkpointing": True, "liger": kernels[-1], "activation_offload": True}]

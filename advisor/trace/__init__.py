@@ -68,6 +68,8 @@ def not_traced(model: ModelFacts, plan: Plan) -> list[str]:
         "packed routed experts": plan.quantize_experts,
         "a quantized base under --fsdp": plan.quantization != "none" and plan.fsdp,
         "Liger kernels": plan.liger,
+        "layer inputs on the host under --fsdp, with compiled layers or few that train": plan.activation_offload
+        and (plan.fsdp or plan.compile or plan.tuning == "freeze"),
         "compiled layers under --fsdp": plan.compile and plan.fsdp,
         "dropout on adapters of compiled layers": plan.compile and plan.lora_dropout > 0,
         "compiled layers with routed experts in fp32": plan.compile

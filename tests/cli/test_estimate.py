@@ -165,6 +165,10 @@ def test_hours_need_samples(run: Advisor) -> None:
         ("--seq-len 50000", "seq_len: 50000 is more than the 40960 positions"),
         ("--gpus-per-node 2 --context-parallel 2 --seq-len 1001", "context_parallel: 1001 tokens do not split"),
         ("--zero 2 --fsdp", "zero: 2 contradicts --fsdp"),
+        (
+            "--activation-offload --no-gradient-checkpointing",
+            "activation_offload: contradicts --no-gradient-checkpointing",
+        ),
         ("--backend megatron --fsdp", "fsdp: is not for backend megatron"),
         ("--backend megatron --zero 3", "zero: 3 is not for backend megatron"),
         ("--backend hf --recompute full", "recompute: is Megatron's"),

@@ -135,6 +135,7 @@ def axes() -> Axes:
         "attention",
         "liger",
         "compile",
+        "activation_offload",
         "packing",
         "loss",
         "param_dtype",

@@ -13,7 +13,7 @@ from advisor.estimate.model_sums import model_sums
 from advisor.estimate.moments import Alive, loss_bytes, moments
 from advisor.estimate.parameters import count_parameters
 from advisor.estimate.rollout import Extras, cache_bytes_per_token
-from advisor.estimate.stage import make_setting, stage_layers, stage_parts
+from advisor.estimate.stage import make_setting, pinned_bytes, stage_layers, stage_parts
 from advisor.estimate.states import shards, state_bytes
 from advisor.estimate.types import TERMS
 from advisor.facts.types import ModelFacts
@@ -320,6 +320,25 @@ def test_offload_moves_states_to_the_host() -> None:
     assert b.host_gib == pytest.approx(3 * 8 + (16 + 2) * 72.706e9 / GIB, rel=0.01)
     assert c.host_gib > b.host_gib > d.host_gib
     assert d.nvme_gib > 1000
+
+
+def test_layer_inputs_wait_on_the_host() -> None:
+    """Llama-3.1-8B, 32 layers, 8192 tokens x 4096 x 2 bytes = 64 MiB an input: two stay, two buffers, 31 copies."""
+    here = lora(seq_len=8192, gpus_per_node=8, offload="none")
+    there = replace(here, activation_offload=True)
+    parts = [
+        stage_parts(make_setting(model_sums(m.LLAMA_8B), plan), 0, 32, True, True, 1.0)
+        for plan in (here, there)
+    ]
+    assert [part.kept / 2**20 for part in parts] == [32 * 64, 4 * 64]
+    assert [part.inputs_away / 2**20 for part in parts] == [0, 31 * 64]
+    assert [part.kept_each / 2**20 for part in parts] == [64, 64]
+    longer = replace(there, seq_len=32768)
+    assert estimate_memory(m.LLAMA_8B, longer, cluster()).host_gib == pytest.approx(3 * 8 + 8 * 31 / 4)
+
+
+def test_pinned_memory_comes_in_powers_of_two() -> None:
+    assert [pinned_bytes(size) for size in (0, 64, 65, 96)] == [0, 64, 128, 128]
 
 
 def test_foreach_makes_a_copy() -> None:

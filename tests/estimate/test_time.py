@@ -9,10 +9,10 @@ import pytest
 
 from advisor.estimate.model_sums import model_sums
 from advisor.estimate.rule_of_thumb import rule_of_thumb
-from advisor.estimate.speed import network_bytes
+from advisor.estimate.speed import network_bytes, rates
 from advisor.estimate.time import estimate_time, flops_per_token, seconds_per_step, step_time
-from advisor.estimate.traffic import gather_seconds
-from advisor.facts.software import Software
+from advisor.estimate.traffic import gather_seconds, input_copies
+from advisor.facts.software import TODAY, Software
 from advisor.facts.types import ClusterFacts, ModelFacts
 from advisor.plan import Plan
 from tests.estimate import samples as m
@@ -101,6 +101,18 @@ def test_published_step_times(model: ModelFacts, plan: Plan, where: ClusterFacts
     found = seconds_per_step(model, plan, where)
     assert found is not None
     assert 1 / 1.7 < found / seconds < 1.7
+
+
+def test_copies_of_layer_inputs_cost_what_compute_does_not_hide() -> None:
+    plan = lora(seq_len=8192, packing=True)
+    there = replace(plan, activation_offload=True)
+    assert _rate(m.LLAMA_8B, there) == _rate(m.LLAMA_8B, plan)
+    sums, r = model_sums(m.LLAMA_8B), rates(cluster(), there, TODAY, 989.0)
+    seconds = 2.0 * 8192 * 4096 * 31 / (r.constants.pcie_gb_s * 1e9)
+    assert input_copies(sums, there, r, 8192, 0.0, 3.0) == pytest.approx(2 * seconds)
+    assert input_copies(sums, there, r, 8192, 1.5 * seconds, 3.0) == pytest.approx(0.5 * seconds)
+    assert input_copies(sums, there, r, 8192, 3 * seconds, 3.0) == 0
+    assert input_copies(sums, plan, r, 8192, 0.0, 3.0) == 0
 
 
 def test_hours_and_cost() -> None:

@@ -108,6 +108,11 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {"method": "grpo", "rollout_engine": "vllm", "rollout_memory_fraction": 0.4},
         {"trl.use_vllm": True, "trl.vllm_mode": "colocate", "vllm.gpu_memory_utilization": 0.4},
     ),
+    (
+        {"activation_offload": True},
+        {"activation_offloading": "hidden_states", "gradient_checkpointing": True},
+    ),
+    ({"activation_offload": False}, {"activation_offloading": None}),
     ({"liger": True}, {"plugins": LIGER, "liger_rms_norm": True, "liger_fused_linear_cross_entropy": None}),
     ({"loss": "fused"}, {"plugins": LIGER, "liger_fused_linear_cross_entropy": True, "liger_rope": None}),
     ({"loss": "chunked"}, {"chunked_cross_entropy": True, "plugins": None}),

@@ -73,6 +73,8 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"optimizer": "adamw_8bit"}, {"optim": "adamw_8bit"}),
     ({"attention": "eager"}, {"flash_attn": "disabled"}),
     ({"gradient_checkpointing": False}, {"disable_gradient_checkpointing": True}),
+    ({"activation_offload": True}, {"use_unsloth_gc": True, "disable_gradient_checkpointing": False}),
+    ({"activation_offload": False}, {"use_unsloth_gc": None}),
     ({"liger": True}, {"enable_liger_kernel": True}),
     ({**ZERO}, {"deepspeed": None, "ddp_timeout": 36000}),
     (

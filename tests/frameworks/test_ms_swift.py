@@ -219,6 +219,7 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 REFUSES: list[tuple[dict[str, Any], set[str]]] = [
+    ({"activation_offload": True}, {"activation_offload"}),
     ({"optimizer": "muon"}, {"optimizer"}),
     ({"tuning": "full", "optimizer": "galore_adamw_layerwise"}, {"optimizer"}),
     ({**MEGATRON, "optimizer": "adamw_8bit"}, {"optimizer"}),

@@ -48,6 +48,8 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "vllm_enable_sleep_mode": None,
         },
     ),
+    ({"activation_offload": True}, {"activation_offloading": True, "gradient_checkpointing": True}),
+    ({"activation_offload": False}, {"activation_offloading": None}),
     ({"method": "grpo"}, {"command:subcommand": "grpo", "loss_type": "grpo", "max_length": None}),
     ({"method": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28, "mask_truncated_completions": True}),
     ({"method": "gspo"}, {"importance_sampling_level": "sequence"}),

@@ -42,6 +42,15 @@ WRITES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         },
     ),
     ({}, {"engine.model_dtype": "bfloat16", "model.path": "Qwen/Qwen3-8B", "data.train_batch_size": 1}),
+    ({"activation_offload": True}, {"model.enable_activation_offload": True}),
+    ({"activation_offload": False}, {"model.enable_activation_offload": None}),
+    (
+        {**RL, "method": "ppo", "tuning": "full", "activation_offload": True},
+        {
+            "actor_rollout_ref.model.enable_activation_offload": True,
+            "critic.model.enable_activation_offload": True,
+        },
+    ),
     (
         {"tuning": "full"},
         {"model.lora_rank": None, "engine.model_dtype": "fp32", "model.target_modules": None},

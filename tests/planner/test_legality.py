@@ -67,6 +67,7 @@ BROKEN: list[tuple[ModelFacts, dict[str, Any], str, str]] = [
     ),
     (DENSE, {**LAYERWISE, "gradient_accumulation_steps": 4}, "planner.layerwise-batch", "so 4 of them"),
     (DENSE, {"compile": True}, "planner.compile", "transformers' modules"),
+    (DENSE, {"activation_offload": True}, "planner.activation-offload", "transformers' checkpointing"),
     (DENSE, {"rollout_tensor_parallel": 3}, "planner.rollout", "TP = 3"),
     (QWEN, {"rollout_tensor_parallel": 8, "rollout_data_parallel": 3}, "planner.rollout", "TP x DP = 24"),
     (

@@ -24,6 +24,7 @@ from advisor.planner.order import describe
             {"nodes": 2, "gpus_per_node": 8, "zero_stage": 3, "fsdp": True, "fsdp_replicas": 2, "tensor_parallel": 2},
             "lora, FSDP2, 2 copies, TP2, recompute, 1 x 2048",
         ),
+        ({"activation_offload": True}, "lora, recompute, inputs on the host, 1 x 2048"),
         ({"compile": True, "gradient_checkpointing": False}, "lora, compiled, 1 x 2048"),
         (
             {"gpus_per_node": 8, "backend": "megatron", "tensor_parallel": 2, "pipeline_parallel": 2,

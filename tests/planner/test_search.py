@@ -66,12 +66,46 @@ def test_what_is_found_is_legal_allowed_and_fits(name: str, answers: dict[str, A
         ("gradient_checkpointing", "gradient_checkpointing", True),
         ("attention", "attention", "sdpa"),
         ("offload", "offload", "optimizer"),
+        ("activation_offload", "activation_offload", True),
     ],
 )
 def test_pins_are_kept(flag: str, field: str, value: Any) -> None:
     found = search("trl", tuning="full", gpus_per_node=8, **{flag: value})
     assert found.best is not None
     assert getattr(found.best.plan, field) == value
+
+
+LONG = {
+    "gpu": "rtx-4090",
+    "seq_len": 32768,
+    "global_batch_size": 1,
+    "tuning": "qlora",
+    "quantization": "4bit",
+}
+
+
+def test_inputs_go_to_the_host_where_that_is_fastest_of_what_fits() -> None:
+    found, without = search("llamafactory", **LONG), search("llamafactory", **LONG, activation_offload=False)
+    assert found.best is not None
+    assert without.best is not None
+    assert found.best.plan.activation_offload
+    assert found.best.plan.offload == "none" != without.best.plan.offload
+    assert found.best.seconds < without.best.seconds
+    short = search("llamafactory", **{**LONG, "seq_len": 2048})
+    assert short.best is not None
+    assert not short.best.plan.activation_offload
+
+
+def test_a_habit_moves_inputs_and_a_missing_key_is_said() -> None:
+    habit = search("unsloth", **LONG)
+    assert habit.best is not None
+    assert habit.best.plan.activation_offload
+    for name, pin in (("unsloth", False), ("ms-swift", True)):
+        refused = search(name, **LONG, gradient_checkpointing=True, activation_offload=pin)
+        assert refused.best is None
+        assert any(
+            "activation_offload" in r.because or "activation-offload" in r.rule for r in refused.refusals
+        )
 
 
 def test_an_illegal_pin_is_refused_with_the_two_numbers() -> None:
@@ -339,7 +373,7 @@ def test_experts_go_to_the_host_where_nothing_else_fits_or_when_pinned(
         ("llamafactory", {"nodes": 2, "cpu_memory_gib": 1024}),
         ("llamafactory", {"method": "dpo"}),
         ("llamafactory", {"lora_targets": "attention"}),
-        ("llamafactory", {"model": "mistralai/Mixtral-8x7B-v0.1", "gpus_per_node": 1, "gpu_memory_gib": 8}),
+        ("llamafactory", {"model": "mistralai/Mixtral-8x7B-v0.1", "gpus_per_node": 1, "gpu_memory_gib": 6}),
         ("trl", {}),
     ],
 )

@@ -31,6 +31,7 @@ from advisor.frameworks.shared import (
     compile_row,
     engine_width_row,
     generation_rows,
+    inputs_away_row,
     loss_cases,
     low_rank_rows,
     optimizer_row,
@@ -271,6 +272,7 @@ KERNEL_ROWS = (
         group=KERNELS,
     ),
     compile_row(KERNELS),
+    inputs_away_row(KERNELS, {"activation_offloading": "hidden_states"}, since="0.18.0"),
     Derived("plugins", plugins, "without it the keys of a plugin are dropped", group=KERNELS),
     Choice(
         ("liger", "loss"),

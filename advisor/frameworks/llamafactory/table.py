@@ -13,6 +13,7 @@ from advisor.frameworks.shared import (
     batch_rows,
     compile_row,
     low_rank_keys,
+    inputs_away_row,
     mesh_rows,
     save_rows,
     schedule_rows,
@@ -274,6 +275,7 @@ TRAIN_ROWS = (
         group=KERNELS,
     ),
     compile_row(KERNELS),
+    inputs_away_row(KERNELS, {"use_unsloth_gc": True}),
     Key("liger", "enable_liger_kernel", "fused norms, RoPE, MLP and loss", absent=False, group=KERNELS),
     Choice(
         ("gradient_checkpointing",),

@@ -14,6 +14,7 @@ from advisor.frameworks.shared import (
     compile_row,
     engine_width_row,
     generation_rows,
+    inputs_away_row,
     loss_cases,
     low_rank_rows,
     on_server,
@@ -269,6 +270,7 @@ KERNEL_ROWS: tuple[Row, ...] = (
         group=KERNELS,
     ),
     compile_row(KERNELS),
+    inputs_away_row(KERNELS, {"activation_offloading": True}),
     Choice(
         ("liger",),
         (

@@ -39,6 +39,13 @@ from advisor.frameworks.verl.places import (
 )
 from advisor.plan import Plan
 
+INPUTS_AWAY = "enable_activation_offload"
+
+
+def _inputs_away(plan: Plan) -> bool:
+    """The key is written only when it is on."""
+    return on_hf(plan) and plan.activation_offload
+
 
 def _ulysses(plan: Plan) -> bool:
     return on_hf(plan) and plan.context_parallel > 1
@@ -227,6 +234,17 @@ MEMORY_ROWS: tuple[Row, ...] = (
         on_hf,
     ),
     critic("model.enable_gradient_checkpointing", lambda p, j: p.gradient_checkpointing, MEMORY, on_hf),
+    *(
+        Key(
+            "activation_offload",
+            f"{model}.{INPUTS_AWAY}",
+            "the inputs of checkpointed layers wait in host memory",
+            when=every(kind, _inputs_away),
+            group=MEMORY,
+        )
+        for model, kind in ((MODEL, is_rl), ("model", is_sft))
+    ),
+    critic(f"model.{INPUTS_AWAY}", lambda p, j: True if p.activation_offload else ABSENT, MEMORY),
     *choice(
         ("recompute",),
         f"{ACTOR}.megatron",

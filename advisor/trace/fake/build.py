@@ -14,7 +14,7 @@ from torch import nn
 from advisor.facts.lora import expert_parameter_names, linear_module_names
 from advisor.facts.types import ModelFacts
 from advisor.plan import Plan
-from advisor.trace.fake import attention, compiled, loss, quantized
+from advisor.trace.fake import attention, compiled, loss, offloaded, quantized
 
 ATTENTION = {"flash": attention.FLASH, "sdpa": attention.SDPA, "eager": "eager"}
 
@@ -38,6 +38,8 @@ def build(facts: ModelFacts, plan: Plan) -> nn.Module:
         compiled.compile_loss(model, plan.micro_batch_size * plan.seq_len, context)
     if plan.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+        if plan.activation_offload:
+            offloaded.offload_inputs(model, facts.layers)
         if plan.tuning != "full":
             model.enable_input_require_grads()
     trained = _adapters(model, facts, plan) if plan.uses_adapter else model
