@@ -30,9 +30,9 @@ Compiled layers are AOTAutograd's joint graph of the real layer, split by the pa
 is that of the buffers Inductor makes, elementwise operations inlined (`advisor/trace/fake/compiled.py`). Their formulas
 were worked on with cases of other lengths in sight, of models named in `tools/trace_cases.py`; nothing of GLM-4.5,
 DeepSeek-V3, Mixtral, Mistral, Qwen3-0.6B and Qwen2.5-0.5B had been traced compiled before they stood.
-Layer inputs on the host are traced with a function that keeps what Unsloth's keeps (`advisor/trace/fake/offloaded.py`): its
-first 13 cases showed two hidden states that the formula lacked (median 2.0 %, worst -4.9 %) and count as fit since; the
-10 held-out ones, of other models, were traced when it stood.
+Layer inputs on the host are traced with a function that keeps what Unsloth's keeps
+(`advisor/trace/fake/offloaded.py`): its first 13 cases showed two hidden states that the formula lacked (median 2.0 %,
+worst -4.9 %) and count as fit since; the 10 held-out ones, of other models, were traced when it stood.
 Limits that a test holds: median 3 %, worst 8 %.
 """
 
