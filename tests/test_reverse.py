@@ -69,7 +69,7 @@ def test_a_card_of_unknown_speed_cannot_be_compared() -> None:
 
 
 def test_longest_sequence_and_the_next_does_not_fit() -> None:
-    answers = {"model": "Qwen/Qwen3-14B", "gpu": "rtx-4090", "tuning": "qlora"}
+    answers = {"model": "Qwen/Qwen3-14B", "gpu": "rtx-4090", "gpu_memory_gib": 14, "tuning": "qlora"}
     advice = ask(**answers, what_fits="seq-len")
     assert advice.reverse is not None
     assert advice.reverse.chosen is not None
