@@ -61,21 +61,23 @@ def other_moments(s: Setting, p: StageParts, extra: Extras, way: Saving) -> list
 def _rollout(s: Setting, p: StageParts, extra: Extras, held: tuple[float, float, float]) -> list[Alive]:
     """What is alive while an online method generates, scores and hands over weights."""
     away = s.plan.rollout_offload or (s.plan.backend == "megatron" and s.plan.offload == "all")
-    weights, gradients, optimizer = (0.0, 0.0, 0.0) if away else held
+    kept = held
     if away:
-        held = (held[0], 0.0, 0.0 if s.plan.rollout_offload else held[2])
-    generating = Alive(
-        "rollout", weights, gradients, optimizer, 0.0, 0.0, 0.0 if away else extra.reference,
+        kept = (held[0], 0.0, 0.0 if s.plan.rollout_offload else held[2])
+    found = [] if s.plan.generates_apart else [_generation(extra, None if away else held)]
+    found.append(_log_probs(s, p, extra, kept))
+    if s.plan.rollout_engine == "vllm":
+        found.append(_weight_sync(s, extra, kept))
+    return found
+
+
+def _generation(extra: Extras, held: tuple[float, float, float] | None) -> Alive:
+    """The engine at work, beside a training state that stays (`held`) or, with its reference, is away."""
+    weights, gradients, optimizer = held or (0.0, 0.0, 0.0)
+    return Alive(
+        "rollout", weights, gradients, optimizer, 0.0, 0.0, extra.reference if held else 0.0,
         extra.rollout_moment, extra.rollout_buffers,
     )  # fmt: skip
-    found = (
-        [_log_probs(s, p, extra, held)]
-        if s.plan.generates_apart
-        else [generating, _log_probs(s, p, extra, held)]
-    )
-    if s.plan.rollout_engine == "vllm":
-        found.append(_weight_sync(s, extra, held))
-    return found
 
 
 def _save(s: Setting, extra: Extras, held: tuple[float, float, float], way: Saving) -> Alive:

@@ -79,10 +79,19 @@ def smoke(plan: Plan, job: Job) -> Smoke:
         files=tool | longer(plan, job),
         rl=plan.online,
         partial=partial if tool else "",
+        spread_left_out=_spread_left_out(plan),
         judged_roles=("config", "deepspeed"),
         trained=unquantized(plan),
         layers=TINY_LAYERS,
     )
+
+
+def _spread_left_out(plan: Plan) -> str:
+    """accelerate makes no DeepSpeed engine of processes that are told to stay on the CPU, and without that Axolotl
+    places the model on the GPU of the process's number (accelerate==1.15.0:accelerate/state.py:974)."""
+    if plan.fsdp or plan.zero_stage not in (1, 2):
+        return ""  # those fail without a GPU, and say so themselves
+    return f"ZeRO-{plan.zero_stage} (accelerate leaves DeepSpeed out on a CPU: the processes trained data parallel)"
 
 
 def context(plan: Plan, job: Job, rendered: Rendered) -> Mapping[str, Any]:
