@@ -48,5 +48,7 @@ python smoke/override.py train.yaml "$work/train.yaml" \
 
 axolotl train "$work/train.yaml" "${start[@]}" 2>&1 | tee "$work/log.txt"
 
+left_out=''
+if ((processes > 1)); then left_out="${left_out:+$left_out, }"'ZeRO-2 (accelerate leaves DeepSpeed out on a CPU: the processes trained data parallel)'; fi
 python smoke/checkpoint.py "$work/output" --base "$work/model" 
-python smoke/loss.py "$work/output" --steps 3 --seconds "$((SECONDS - started))"
+python smoke/loss.py "$work/output" --steps 3 --seconds "$((SECONDS - started))" ${left_out:+--partial "$left_out"}
