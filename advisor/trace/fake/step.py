@@ -219,6 +219,7 @@ def _step(run: _Run, plan: Plan) -> None:
     with patch("torch.optim.adam._get_value", lambda value: 1.0):  # the number of the step has no value here
         for optimizer in run.optimizers:
             optimizer.step()
+            optimizer.zero_grad()
     run.model.zero_grad()
 
 
